@@ -1,0 +1,1 @@
+"""CosyVoice2 text-to-speech as a streaming Ray Serve application."""

@@ -1,0 +1,62 @@
+"""The application's own settings: the `args:` of a Serve YAML, parsed once, frozen and strict.
+
+Ray Serve's knobs (replicas, autoscaling, resources) stay in the YAML's `deployments:` and are not repeated here.
+Relative paths are relative to the directory that `serve run` was started in.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Settings(BaseModel):
+    """Frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ApiConfig(Settings):
+    """Limits and access rules of the HTTP and WebSocket edge."""
+
+    model_name: str = "cosyvoice2-0.5b"
+    model_aliases: tuple[str, ...] = ("tts-1", "tts-1-hd", "gpt-4o-mini-tts", "cosyvoice-v2")
+    default_voice: str = "default"
+    voice_aliases: dict[str, str] = Field(default_factory=dict)
+    max_input_characters: int = Field(default=4096, ge=1)
+    max_body_bytes: int = Field(default=256 * 1024, ge=1024)
+    max_reference_bytes: int = Field(default=10 * 1024 * 1024, ge=1024)
+    cors_allow_origins: tuple[str, ...] = ()
+
+
+class PreprocessConfig(Settings):
+    """Text and reference audio, on CPU replicas."""
+
+    voices_dir: Path = Path("configs/voices")
+    min_reference_s: float = Field(default=0.5, gt=0)
+    max_reference_s: float = Field(default=30.0, le=30)
+    max_utterance_tokens: int = Field(default=80, ge=20, le=200)
+    voice_cache_entries: int = Field(default=256, ge=1)
+    threads: int = Field(default=1, ge=1)
+
+
+class SynthesisConfig(Settings):
+    """The engine on one synthesis replica."""
+
+    engine: Literal["streaming", "reference"] = "streaming"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int = Field(default=1, ge=1)
+    max_streams: int = Field(default=16, ge=1)
+    max_positions: int = Field(default=2560, ge=256)
+    """Longest sequence of the language model: prompt, text and speech tokens together."""
+    flow_cache_mib: int = Field(default=256, ge=0)
+    """Budget for the flow prefixes of recently used voices."""
+
+
+class AppConfig(Settings):
+    """Everything `serve_app.app:build` takes."""
+
+    checkpoint: Path
+    api: ApiConfig = ApiConfig()
+    preprocess: PreprocessConfig = PreprocessConfig()
+    synthesis: SynthesisConfig = SynthesisConfig()

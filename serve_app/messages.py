@@ -1,0 +1,122 @@
+"""What crosses a process boundary: frozen values, numpy arrays and bytes, never tensors.
+
+The order is that of a request's walk: `SpeechRequest` (ingress) -> `PreparedSpeech` (a CPU replica) -> `AudioChunk`s (a
+synthesis replica) -> body bytes (ingress).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+SAMPLE_RATE_HZ = 24_000
+"""Rate of every `AudioChunk`: what CosyVoice2's vocoder makes."""
+
+Int32Array = NDArray[np.int32]
+Float32Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceClip:
+    """A clip sent with one request.
+
+    audio: an encoded file, as uploaded (wav, flac, ogg, mp3, m4a).
+    transcript: the words spoken in it; empty selects cross-lingual mode.
+    """
+
+    audio: bytes
+    transcript: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechRequest:
+    """One validated request for speech.
+
+    voice: id or name of a voice; ignored when `reference` is given.
+    instructions: style instruction; not empty selects instruct mode.
+    seed: None draws one.
+    """
+
+    request_id: str
+    text: str
+    voice: str = "default"
+    reference: ReferenceClip | None = None
+    instructions: str = ""
+    speed: float = 1.0
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VoicePrompt:
+    """Everything the models need to know of a voice. With N prompt tokens:
+
+    key: hash of the clip, its transcript and the settings that made this prompt; equal keys mean equal arrays.
+    transcript_ids: int32 [L], text tokens of the transcript; empty for cross-lingual and sft voices.
+    speech_ids: int32 [N], 25 Hz speech tokens of the clip; empty for sft voices.
+    mel: float32 [2N, 80], log-mel of the clip at 50 Hz.
+    speaker: float32 [192], speaker vector, not normalised.
+    """
+
+    key: str
+    transcript_ids: Int32Array
+    speech_ids: Int32Array
+    mel: Float32Array
+    speaker: Float32Array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PreparedUtterance:
+    """One sentence-sized piece of text, ready for the language model.
+
+    text_ids: int32 [T], T >= 1.
+    prefix_ids: int32 [L], text tokens put before it: the clip's transcript (zero-shot), or an instruction closed by
+        `<|endofprompt|>` (instruct); empty otherwise.
+    speech_prefix_ids: int32 [N], speech tokens that the language model continues; empty unless zero-shot.
+    text_start, text_end: the piece's place in the request's text, in code points.
+    """
+
+    text_ids: Int32Array
+    prefix_ids: Int32Array
+    speech_prefix_ids: Int32Array
+    text_start: int
+    text_end: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PreparedSpeech:
+    """A request after preprocessing: no string to be spoken past here.
+
+    utterances: in speaking order, at least one.
+    seed: 0 <= seed < 2**63; equal seeds, text, voice and engine settings give equal samples.
+    """
+
+    request_id: str
+    voice: VoicePrompt
+    utterances: tuple[PreparedUtterance, ...]
+    seed: int
+    speed: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AudioChunk:
+    """Consecutive samples of one utterance.
+
+    samples: float32 [S], S >= 0, nominally within -1..1, at SAMPLE_RATE_HZ.
+    utterance: index of the utterance they belong to.
+    num_speech_tokens: speech tokens generated for this utterance since its previous chunk (for usage accounting).
+    """
+
+    samples: Float32Array
+    utterance: int
+    num_speech_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class VoiceInfo:
+    """What a listing says of a voice. created_at is in Unix seconds; language is a BCP 47 tag or empty."""
+
+    id: str
+    name: str
+    builtin: bool
+    created_at: int
+    language: str = ""

@@ -1,0 +1,1 @@
+"""Text and reference audio in, arrays out. Runs on CPU replicas."""

@@ -1,0 +1,1 @@
+"""The engine: speech tokens, mel and samples for many streams at once."""
