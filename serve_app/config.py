@@ -60,3 +60,8 @@ class AppConfig(Settings):
     api: ApiConfig = ApiConfig()
     preprocess: PreprocessConfig = PreprocessConfig()
     synthesis: SynthesisConfig = SynthesisConfig()
+
+    def located(self) -> "AppConfig":
+        """The same settings with absolute paths, so that replicas started elsewhere find the files."""
+        preprocess = self.preprocess.model_copy(update={"voices_dir": self.preprocess.voices_dir.resolve()})
+        return self.model_copy(update={"checkpoint": self.checkpoint.resolve(), "preprocess": preprocess})

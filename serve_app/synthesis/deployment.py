@@ -1,0 +1,56 @@
+"""The Ray deployment around the engine."""
+
+import os
+from collections.abc import AsyncGenerator
+
+import torch
+from ray import serve
+
+from serve_app.config import AppConfig
+from serve_app.errors import NotReady
+from serve_app.messages import AudioChunk, PreparedSpeech
+from serve_app.synthesis.engine import Engine, load_engine
+from serve_app.synthesis.engine_thread import EngineThread
+from serve_app.synthesis.reference import load_reference_engine
+from serve_app.synthesis.warm_up import warm_up
+
+
+@serve.deployment(name="Synthesis", max_ongoing_requests=32, health_check_period_s=1, health_check_timeout_s=5)
+class Synthesis:
+    """Speaks prepared requests. Ready once its engine has spoken a warm-up utterance in this very process."""
+
+    def __init__(self, config: AppConfig) -> None:
+        """Raises CheckpointError when the checkpoint cannot be loaded."""
+        settings = config.synthesis
+        torch.set_num_threads(min(settings.threads, os.cpu_count() or 1))
+        engine: Engine
+        if settings.engine == "reference":
+            engine = load_reference_engine(config.checkpoint, settings)
+        else:
+            engine = load_engine(config.checkpoint, settings)
+        warm_up(engine)
+        self._thread = EngineThread(engine, settings.max_streams)
+
+    async def speak(self, speech: PreparedSpeech) -> AsyncGenerator[AudioChunk, None]:
+        """The samples of a request as they are made. Raises Overloaded, NotReady, GenerationFailed or InputTooLong."""
+        async for chunk in self._thread.speak(speech):
+            yield chunk
+
+    async def ready(self) -> bool:
+        """True: a replica takes calls only after its constructor, warm-up included."""
+        return self._thread.failure is None
+
+    async def check_engine(self) -> int:
+        """Requests open now. Raises AssertionError if the engine has lost track of a slot."""
+        await self._thread.check()
+        return self._thread.num_streams
+
+    def check_health(self) -> None:
+        """Ray replaces the replica when this raises."""
+        if self._thread.failure is not None:
+            raise NotReady(f"the engine failed: {self._thread.failure}")
+
+    def __del__(self) -> None:
+        thread = getattr(self, "_thread", None)
+        if thread is not None:
+            thread.stop()

@@ -1,0 +1,164 @@
+"""The engine: many utterances at once through the language model, the flow and the vocoder.
+
+Synchronous and single-threaded: one thread calls everything here (`engine_thread.py`).
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from serve_app.config import SynthesisConfig
+from serve_app.errors import CheckpointError, GenerationFailed, InputTooLong, Overloaded
+from serve_app.messages import SAMPLE_RATE_HZ, Float32Array, PreparedUtterance, VoicePrompt
+from serve_app.model.checkpoint import Checkpoint, CheckpointFault, load_checkpoint
+from serve_app.model.flow import Flow
+from serve_app.model.kv_cache import KVCache
+from serve_app.model.language_model import LanguageModel
+from serve_app.model.vocoder import Vocoder
+from serve_app.synthesis.language_stage import LanguageStage
+from serve_app.synthesis.render_stage import FlowPrefixCache, RenderStage
+from serve_app.synthesis.sampling import Sampler
+from serve_app.synthesis.scheduler import Batch, Limits, Playback, Progress, Scheduler, Work
+from serve_app.synthesis.stream import SpeechStream, StreamEvent, failed
+
+_NO_SAMPLES: Float32Array = np.zeros(0, dtype=np.float32)
+
+
+class Engine(Protocol):
+    """What a replica needs of an engine. Ours is `StreamingEngine`; `reference.py` holds the yardstick."""
+
+    def open(
+        self,
+        stream_id: int,
+        voice: VoicePrompt,
+        utterance: PreparedUtterance,
+        index: int,
+        seed: int,
+        playback: Playback,
+    ) -> None:
+        """Starts utterance number `index` of a request. Raises Overloaded or InputTooLong; then nothing is held."""
+        ...
+
+    def close(self, stream_id: int) -> None:
+        """Frees all that a stream holds. Idempotent; an unknown id is ignored."""
+        ...
+
+    def step(self) -> list[StreamEvent]:
+        """Runs one batch and reports what it made; [] when it made no sound or no stream is open."""
+        ...
+
+    def check(self) -> None:
+        """Raises AssertionError unless free and used resources add up to what there is."""
+        ...
+
+    @property
+    def has_work(self) -> bool:
+        """Whether `step` would do something."""
+        ...
+
+
+class StreamingEngine:
+    """Continuous batching over slots, chunk-cached flow, streaming vocoder."""
+
+    def __init__(
+        self, checkpoint: Checkpoint, config: SynthesisConfig, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """clock: seconds; an argument so that tests and simulations can own time."""
+        dims = checkpoint.dims
+        self._clock = clock
+        self._max_positions = config.max_positions
+        # Each request holds one utterance that plays and at most one that is generated ahead of it.
+        self._num_slots = 2 * config.max_streams
+        model = LanguageModel.from_tensors(dims.language_model, checkpoint.language_model)
+        cache = KVCache.allocate(dims.language_model, num_slots=self._num_slots, max_positions=config.max_positions)
+        self._language = LanguageStage(model, cache, Sampler(dims.sampling), dims.language_model.speech_vocab)
+        flow = Flow.from_tensors(dims.flow, checkpoint.flow)
+        vocoder = Vocoder.from_tensors(dims.vocoder, checkpoint.vocoder)
+        self.prefixes = FlowPrefixCache(flow, config.flow_cache_mib * 2**20)
+        self._render = RenderStage(flow, vocoder, self.prefixes)
+        self._scheduler = Scheduler(Limits())
+        self._streams: dict[int, SpeechStream] = {}
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._streams)
+
+    def open(
+        self,
+        stream_id: int,
+        voice: VoicePrompt,
+        utterance: PreparedUtterance,
+        index: int,
+        seed: int,
+        playback: Playback,
+    ) -> None:
+        progress = Progress(stream_id, playback, index)
+        stream = SpeechStream(voice, utterance, seed, progress)
+        if self._language.num_positions(stream) > self._max_positions:
+            raise InputTooLong("the reference clip and one sentence of the text together are too long for the model")
+        if self._language.num_free_slots == 0:
+            raise Overloaded("every stream of this replica is taken")
+        self._language.open(stream)
+        self._streams[stream_id] = stream
+
+    def close(self, stream_id: int) -> None:
+        stream = self._streams.pop(stream_id, None)
+        if stream is not None:
+            self._language.close(stream)
+
+    def check(self) -> None:
+        held = sum(stream.slot is not None for stream in self._streams.values())
+        assert self._language.num_free_slots + held == self._num_slots, "a cache slot leaked"
+
+    @torch.inference_mode()
+    def step(self) -> list[StreamEvent]:
+        batch = self._scheduler.next_batch((stream.progress for stream in self._streams.values()), self._clock())
+        if batch is None:
+            return []
+        return self._run(batch)
+
+    def _run(self, batch: Batch) -> list[StreamEvent]:
+        streams = [self._streams[stream_id] for stream_id in batch.stream_ids]
+        if batch.work is Work.RENDER:
+            return self._rendered(streams)
+        if batch.work is Work.PREFILL:
+            for stream in streams:
+                self._render.open(stream)
+                self._language.prefill(stream)
+        else:
+            self._language.decode(streams)
+        for stream in streams:
+            self._render.count(stream)
+        return [
+            StreamEvent(stream.stream_id, _NO_SAMPLES, 0, generated=True, finished=False)
+            for stream in streams
+            if stream.progress.generated
+        ]
+
+    def _rendered(self, streams: Sequence[SpeechStream]) -> list[StreamEvent]:
+        events = []
+        for stream, (samples, last) in zip(streams, self._render.render(streams), strict=True):
+            if not np.isfinite(samples).all():
+                self.close(stream.stream_id)
+                events.append(failed(stream.stream_id, GenerationFailed("the model produced no valid sound")))
+                continue
+            if len(samples):
+                stream.progress.playback.deliver(len(samples) / SAMPLE_RATE_HZ, self._clock())
+            if last:
+                self.close(stream.stream_id)
+            new_tokens = stream.take_unreported_tokens()
+            generated = stream.progress.generated
+            events.append(StreamEvent(stream.stream_id, samples, new_tokens, generated=generated, finished=last))
+        return events
+
+
+def load_engine(directory: Path, config: SynthesisConfig) -> StreamingEngine:
+    """The streaming engine of a checkpoint directory. Raises CheckpointError, naming everything that is wrong."""
+    try:
+        return StreamingEngine(load_checkpoint(directory), config)
+    except CheckpointFault as fault:
+        raise CheckpointError(str(fault)) from fault

@@ -1,0 +1,224 @@
+"""The one bridge between asyncio and the thread that owns the engine."""
+
+import asyncio
+import itertools
+import logging
+import queue
+import threading
+import time
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass, field
+
+from serve_app.errors import GenerationFailed, NotReady, Overloaded, SpeechError
+from serve_app.messages import AudioChunk, PreparedSpeech, PreparedUtterance, VoicePrompt
+from serve_app.synthesis.engine import Engine
+from serve_app.synthesis.sampling import utterance_seed
+from serve_app.synthesis.scheduler import Playback
+from serve_app.synthesis.stream import StreamEvent, failed
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Open:
+    stream_id: int
+    voice: VoicePrompt
+    utterance: PreparedUtterance
+    index: int
+    seed: int
+    playback: Playback
+    post: Callable[[StreamEvent], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Close:
+    stream_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Check:
+    done: Callable[[str | None], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Stop:
+    pass
+
+
+@dataclass(slots=True)
+class _Listening:
+    """One utterance as the asyncio side sees it."""
+
+    stream_id: int
+    events: asyncio.Queue[StreamEvent] = field(default_factory=asyncio.Queue)
+
+
+class EngineThread:
+    """Runs an engine in a thread of its own and turns requests into streams of `AudioChunk`.
+
+    The thread blocks on its inbox while no stream is open: no sleeping, no polling. An exception that the engine did
+    not turn into an error of one stream fails every open stream and makes `failure` say why, so that the replica is
+    replaced.
+    """
+
+    def __init__(self, engine: Engine, max_streams: int) -> None:
+        """max_streams: requests served at once; one more is refused with Overloaded."""
+        self._engine = engine
+        self._max_streams = max_streams
+        self._num_streams = 0
+        self._ids = itertools.count()
+        self._inbox: queue.SimpleQueue[_Open | _Close | _Check | _Stop] = queue.SimpleQueue()
+        self._posts: dict[int, Callable[[StreamEvent], None]] = {}
+        self._stopped = False
+        self.failure: str | None = None
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread.start()
+
+    @property
+    def num_streams(self) -> int:
+        """Requests being spoken now."""
+        return self._num_streams
+
+    async def speak(self, speech: PreparedSpeech) -> AsyncGenerator[AudioChunk, None]:
+        """The samples of a request, in order; leaving the generator early frees everything it held.
+
+        Raises Overloaded before anything is held, NotReady after the engine has failed, and what the engine reports of
+        an utterance (GenerationFailed, InputTooLong).
+        """
+        if self.failure is not None:
+            raise NotReady("this replica's engine has failed and is being replaced")
+        if self._num_streams >= self._max_streams:
+            raise Overloaded("every stream of this replica is taken")
+        self._num_streams += 1
+        playback = Playback(opened_at_s=time.monotonic())
+        open_ids: list[int] = []
+
+        def start(index: int) -> _Listening:
+            listening = self._open(speech, index, playback)
+            open_ids.append(listening.stream_id)
+            return listening
+
+        try:
+            ahead: _Listening | None = start(0)
+            for index in range(len(speech.utterances)):
+                current = ahead if ahead is not None else start(index)
+                ahead = None
+                finished = False
+                while not finished:
+                    event = await current.events.get()
+                    if event.error is not None:
+                        raise event.error
+                    # The next sentence is generated while this one is rendered and played.
+                    if event.generated and ahead is None and index + 1 < len(speech.utterances):
+                        ahead = start(index + 1)
+                    if len(event.samples) or event.num_speech_tokens:
+                        yield AudioChunk(event.samples, index, event.num_speech_tokens)
+                    finished = event.finished
+        finally:
+            self._num_streams -= 1
+            for stream_id in open_ids:
+                self._inbox.put(_Close(stream_id))
+
+    async def check(self) -> None:
+        """Raises AssertionError if the idle engine has lost track of a resource."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[str | None] = loop.create_future()
+        self._inbox.put(_Check(lambda fault: _post(loop, lambda: answer.set_result(fault))))
+        fault = await answer
+        assert fault is None, fault
+
+    def stop(self) -> None:
+        """Ends the thread; open streams fail. Idempotent."""
+        self._inbox.put(_Stop())
+        self._thread.join()
+
+    def _open(self, speech: PreparedSpeech, index: int, playback: Playback) -> _Listening:
+        loop = asyncio.get_running_loop()
+        listening = _Listening(next(self._ids))
+        seed = utterance_seed(speech.seed, index)
+
+        def post(event: StreamEvent) -> None:
+            _post(loop, lambda: listening.events.put_nowait(event))
+
+        utterance = speech.utterances[index]
+        self._inbox.put(_Open(listening.stream_id, speech.voice, utterance, index, seed, playback, post))
+        return listening
+
+    def _run(self) -> None:
+        try:
+            while self._drain_inbox():
+                for event in self._engine.step():
+                    self._report(event)
+            self.failure = "stopped"
+        except Exception as error:
+            # The thread's last line of defence: every listener must hear of it.
+            log.exception("the engine failed")
+            self.failure = f"{type(error).__name__}: {error}"
+        for stream_id in list(self._posts):
+            self._report(failed(stream_id, GenerationFailed("the synthesis engine stopped")))
+        while not (self._stopped and self._inbox.empty()):
+            self._refuse(self._inbox.get())
+
+    def _report(self, event: StreamEvent) -> None:
+        post = self._posts.get(event.stream_id)
+        if event.finished:
+            self._posts.pop(event.stream_id, None)
+        if post is not None:
+            post(event)
+
+    def _drain_inbox(self) -> bool:
+        """Handles every waiting message; blocks for one while the engine has nothing to do. False ends the thread."""
+        while True:
+            try:
+                message = self._inbox.get(block=not self._engine.has_work)
+            except queue.Empty:
+                return True
+            match message:
+                case _Stop():
+                    self._stopped = True
+                    return False
+                case _Close(stream_id):
+                    self._posts.pop(stream_id, None)
+                    self._engine.close(stream_id)
+                    if not self._engine.has_work:
+                        self._engine.check()
+                case _Check(done):
+                    done(self._fault())
+                case _Open() as wanted:
+                    self._start(wanted)
+
+    def _start(self, wanted: _Open) -> None:
+        self._posts[wanted.stream_id] = wanted.post
+        try:
+            self._engine.open(
+                wanted.stream_id, wanted.voice, wanted.utterance, wanted.index, wanted.seed, wanted.playback
+            )
+        except SpeechError as error:
+            self._report(failed(wanted.stream_id, error))
+
+    def _refuse(self, message: _Open | _Close | _Check | _Stop) -> None:
+        """Answers what still arrives after the engine has failed."""
+        match message:
+            case _Open(stream_id, post=post):
+                post(failed(stream_id, NotReady("this replica's engine has failed and is being replaced")))
+            case _Check(done):
+                done(self.failure)
+            case _Stop():
+                self._stopped = True
+            case _Close():
+                pass
+
+    def _fault(self) -> str | None:
+        try:
+            self._engine.check()
+        except AssertionError as error:
+            return str(error)
+        return None
+
+
+def _post(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
+    """Runs `callback` in the listener's event loop, which may already be gone when its process is ending."""
+    try:
+        loop.call_soon_threadsafe(callback)
+    except RuntimeError:
+        log.debug("a listener's event loop is closed")

@@ -1,0 +1,122 @@
+"""Which streams run next, and why. Plain Python: no torch, no clock of its own, so a simulation can drive it.
+
+Every listener has a playback clock: it started when its first sound left the engine and has so many seconds of audio in
+hand. The policy orders streams by urgency: listeners about to run dry, then listeners who have heard nothing yet, then
+the earliest deadline. The most urgent stream decides what kind of batch runs; every other stream that can use the same
+kind of batch joins it, because sharing a batch costs it nothing.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+
+
+@dataclass(slots=True)
+class Playback:
+    """What one listener has received; shared by the utterances of one request, which play one after another.
+
+    started_at_s: clock time of the first sample, None before it.
+    audio_s: seconds of audio delivered so far.
+    """
+
+    opened_at_s: float
+    started_at_s: float | None = None
+    audio_s: float = 0.0
+
+    def deliver(self, audio_s: float, now_s: float) -> None:
+        if self.started_at_s is None:
+            self.started_at_s = now_s
+        self.audio_s += audio_s
+
+    def dry_at_s(self) -> float:
+        """Clock time at which the listener runs out of audio; before the first sound, the time it was opened."""
+        return self.opened_at_s if self.started_at_s is None else self.started_at_s + self.audio_s
+
+
+class Work(Enum):
+    """What a stream can do next."""
+
+    PREFILL = "prefill"
+    DECODE = "decode"
+    RENDER = "render"
+
+
+@dataclass(slots=True)
+class Progress:
+    """The scheduler's view of one stream.
+
+    utterance: its index in the request; earlier ones of the same listener come first.
+    prefilled: the language model has read the prompt and the text.
+    generated: the language model has produced its last token.
+    tokens_needed: speech tokens still missing before the next chunk can be rendered; 0 when it can be rendered now.
+    """
+
+    stream_id: int
+    playback: Playback
+    utterance: int
+    prefilled: bool = False
+    generated: bool = False
+    tokens_needed: int = 1
+
+    def needs(self) -> Work:
+        """The step that brings this stream closer to its next sound."""
+        if not self.prefilled:
+            return Work.PREFILL
+        return Work.RENDER if self.generated or self.tokens_needed <= 0 else Work.DECODE
+
+    def can_join(self, work: Work, token_lead: int) -> bool:
+        """Whether a batch of `work` helps this stream; decoding may run `token_lead` tokens ahead of rendering."""
+        if work is Work.DECODE:
+            return self.prefilled and not self.generated and self.tokens_needed > -token_lead
+        return self.needs() is work
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Streams that take the same kind of step together, most urgent first."""
+
+    work: Work
+    stream_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Largest batches, chosen per device.
+
+    render: on a CPU rendering two streams together takes twice as long, so an urgent one would wait for the other.
+    token_lead: how far the language model may run ahead of the renderer.
+    urgent_s: a listener with less audio than this in hand is about to run dry.
+    """
+
+    prefill: int = 1
+    decode: int = 64
+    render: int = 1
+    token_lead: int = 50
+    urgent_s: float = 0.3
+
+    def of(self, work: Work) -> int:
+        return {Work.PREFILL: self.prefill, Work.DECODE: self.decode, Work.RENDER: self.render}[work]
+
+
+class Scheduler:
+    """Orders the work of the open streams."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+
+    def urgency(self, progress: Progress, now_s: float) -> tuple[int, float, int]:
+        """Sort key, smallest first: class of urgency, then deadline, then order of utterances."""
+        playback = progress.playback
+        dry_at_s = playback.dry_at_s()
+        if playback.started_at_s is None:
+            return (1, dry_at_s, progress.utterance)
+        return (0 if dry_at_s - now_s < self._limits.urgent_s else 2, dry_at_s, progress.utterance)
+
+    def next_batch(self, streams: Iterable[Progress], now_s: float) -> Batch | None:
+        """The next batch to run, or None when no stream is open."""
+        ordered = sorted(streams, key=lambda progress: self.urgency(progress, now_s))
+        if not ordered:
+            return None
+        work = ordered[0].needs()
+        joining = [p.stream_id for p in ordered if p.can_join(work, self._limits.token_lead)]
+        return Batch(work, tuple(joining[: self._limits.of(work)]))

@@ -1,0 +1,79 @@
+"""One utterance on its way through the engine, and what the engine reports of it."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from torch import Tensor
+
+from serve_app.errors import SpeechError
+from serve_app.messages import Float32Array, PreparedUtterance, VoicePrompt
+from serve_app.model.flow import FlowState
+from serve_app.model.vocoder import VocoderState
+from serve_app.synthesis.scheduler import Progress
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StreamEvent:
+    """Something happened to a stream.
+
+    samples: float32 [S], S >= 0, the next samples.
+    num_speech_tokens: tokens generated since the stream's previous event.
+    generated: the language model is done with this utterance, so the next one of the request may be opened.
+    finished: no event will follow; set together with `error` when the stream failed.
+    """
+
+    stream_id: int
+    samples: Float32Array
+    num_speech_tokens: int
+    generated: bool
+    finished: bool
+    error: SpeechError | None = None
+
+
+def failed(stream_id: int, error: SpeechError) -> StreamEvent:
+    """The last event of a stream that failed."""
+    return StreamEvent(stream_id, np.zeros(0, np.float32), 0, generated=True, finished=True, error=error)
+
+
+@dataclass(slots=True, eq=False)
+class SpeechStream:
+    """State of one utterance, from `Engine.open` to `Engine.close`.
+
+    slot: the language model's cache slot; None before prefill and after the last token.
+    position: entries of that slot already written.
+    tokens: speech tokens generated so far, stop token excluded.
+    prompt_ids: int64 [P], the voice's speech tokens that the flow starts with.
+    flow, vocoder: rendering state, None before the first token is prefilled.
+    num_reported_tokens: how many of `tokens` events have accounted for.
+    """
+
+    voice: VoicePrompt
+    utterance: PreparedUtterance
+    seed: int
+    progress: Progress
+    slot: int | None = None
+    position: int = 0
+    tokens: list[int] = field(default_factory=list)
+    prompt_ids: Tensor | None = None
+    flow: FlowState | None = None
+    vocoder: VocoderState | None = None
+    num_reported_tokens: int = 0
+
+    @property
+    def stream_id(self) -> int:
+        return self.progress.stream_id
+
+    @property
+    def min_tokens(self) -> int:
+        """Stop tokens are masked before this many (upstream: `min_token_text_ratio` 2)."""
+        return 2 * len(self.utterance.text_ids)
+
+    @property
+    def max_tokens(self) -> int:
+        """Generation ends here at the latest (upstream: `max_token_text_ratio` 20)."""
+        return 20 * len(self.utterance.text_ids)
+
+    def take_unreported_tokens(self) -> int:
+        new = len(self.tokens) - self.num_reported_tokens
+        self.num_reported_tokens = len(self.tokens)
+        return new

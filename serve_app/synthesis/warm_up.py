@@ -1,0 +1,40 @@
+"""First calls are slow (allocators, kernels chosen by shape), so a replica makes them before it says it is ready."""
+
+import time
+
+import numpy as np
+
+from serve_app.messages import PreparedUtterance, VoicePrompt
+from serve_app.synthesis.engine import Engine
+from serve_app.synthesis.scheduler import Playback
+
+_NUM_PROMPT_TOKENS = 40
+_NUM_TEXT_TOKENS = 4
+
+
+def warm_up(engine: Engine) -> None:
+    """Speaks a short utterance of a made-up voice through every stage. Raises what the engine reports."""
+    ids = np.arange(_NUM_PROMPT_TOKENS, dtype=np.int32)
+    none = np.zeros(0, dtype=np.int32)
+    voice = VoicePrompt(
+        key="warm-up",
+        transcript_ids=none,
+        speech_ids=ids,
+        mel=np.full((2 * _NUM_PROMPT_TOKENS, 80), -6.0, dtype=np.float32),
+        speaker=np.ones(192, dtype=np.float32),
+    )
+    utterance = PreparedUtterance(
+        text_ids=np.arange(_NUM_TEXT_TOKENS, dtype=np.int32),
+        prefix_ids=none,
+        speech_prefix_ids=ids,
+        text_start=0,
+        text_end=_NUM_TEXT_TOKENS,
+    )
+    engine.open(-1, voice, utterance, 0, 0, Playback(time.monotonic()))
+    try:
+        while engine.has_work:
+            for event in engine.step():
+                if event.error is not None:
+                    raise event.error
+    finally:
+        engine.close(-1)
