@@ -1,6 +1,7 @@
 """How text, speech tokens, mel frames and samples relate in time, for every CosyVoice2 checkpoint.
 
-These are facts of the format (upstream `cosyvoice2.yaml`: token_frame_rate, token_mel_ratio, sample_rate), not settings.
+These are facts of the format (upstream `cosyvoice2.yaml`: token_frame_rate, token_mel_ratio, sample_rate), not
+settings.
 """
 
 TOKEN_RATE_HZ = 25

@@ -1,0 +1,121 @@
+"""Qwen2's decoder layers over a slotted key/value cache. Architecture: Qwen2 technical report (arXiv 2407.10671)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from serve_app.model.dims import LanguageModelDims
+
+
+@dataclass(frozen=True, slots=True)
+class Rotary:
+    """Cosine and sine of the rotary angles of some positions, each [N, head_dim]."""
+
+    cos: Tensor
+    sin: Tensor
+
+    @classmethod
+    def at(cls, positions: Tensor, head_dim: int, theta: float, dtype: torch.dtype) -> "Rotary":
+        """positions: [N], integers. Angles as in RoFormer (arXiv 2104.09864), always computed in fp32."""
+        exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions.device) / head_dim
+        angles = positions.float()[:, None] * torch.pow(theta, -exponents)
+        angles = torch.cat((angles, angles), dim=-1)
+        return cls(angles.cos().to(dtype), angles.sin().to(dtype))
+
+    def rotate(self, x: Tensor) -> Tensor:
+        """x: [N, heads, head_dim] -> the same shape. Pairs are (i, i + head_dim / 2)."""
+        first, second = x.chunk(2, dim=-1)
+        return x * self.cos[:, None] + torch.cat((-second, first), dim=-1) * self.sin[:, None]
+
+
+class DecoderLayer(nn.Module):
+    """Grouped-query attention, then a gated feed-forward, each behind an RMS norm and added to its input."""
+
+    def __init__(self, dims: LanguageModelDims, tensors: Mapping[str, Tensor], prefix: str) -> None:
+        super().__init__()
+        self._dims = dims
+        attention, mlp = f"{prefix}self_attn.", f"{prefix}mlp."
+        # Three projections of the same input are one matrix product, and so are gate and up.
+        self.qkv = _linear(
+            torch.cat([tensors[f"{attention}{name}_proj.weight"] for name in "qkv"]),
+            torch.cat([tensors[f"{attention}{name}_proj.bias"] for name in "qkv"]),
+        )
+        self.out = _linear(tensors[f"{attention}o_proj.weight"])
+        self.gate_up = _linear(torch.cat([tensors[f"{mlp}{name}_proj.weight"] for name in ("gate", "up")]))
+        self.down = _linear(tensors[f"{mlp}down_proj.weight"])
+        self.attention_norm = frozen(tensors[f"{prefix}input_layernorm.weight"])
+        self.mlp_norm = frozen(tensors[f"{prefix}post_attention_layernorm.weight"])
+
+    def prefill(self, x: Tensor, rotary: Rotary, mask: Tensor, keys: Tensor, values: Tensor, position: int) -> Tensor:
+        """S new positions of one stream.
+
+        x: [S, hidden]; mask: [S, position + S], True where a query may look.
+        keys, values: [kv_heads, >= position + S, head_dim], this layer's slot; the new positions are written.
+        """
+        end = position + len(x)
+        query, key, value = self._project(x, rotary)
+        keys[:, position:end] = key.transpose(0, 1)
+        values[:, position:end] = value.transpose(0, 1)
+        # [S, kv_heads * group, d] -> [kv_heads, group, S, d]: a group of query heads shares a key/value head.
+        group = self._dims.query_heads // self._dims.kv_heads
+        grouped = query.transpose(0, 1).reshape(self._dims.kv_heads, group, len(x), -1)
+        attended = F.scaled_dot_product_attention(
+            grouped,
+            keys[:, None, :end].expand(-1, group, -1, -1),
+            values[:, None, :end].expand(-1, group, -1, -1),
+            attn_mask=mask,
+        )
+        return self._finish(x, attended.flatten(0, 1).transpose(0, 1).flatten(1))
+
+    def decode(
+        self, x: Tensor, rotary: Rotary, mask: Tensor, keys: Tensor, values: Tensor, slots: Tensor, positions: Tensor
+    ) -> Tensor:
+        """One new position of each of B streams.
+
+        x: [B, hidden]; slots, positions: [B]; mask: [B, 1, 1, span], True where a query may look.
+        keys, values: [slots, kv_heads, max_positions, head_dim], this layer's whole cache, written too.
+        """
+        query, key, value = self._project(x, rotary)
+        keys[slots, :, positions] = key
+        values[slots, :, positions] = value
+        # The query heads of a group stand where a prefill has its query positions: [B, kv_heads, group, d].
+        span = mask.shape[-1]
+        attended = F.scaled_dot_product_attention(
+            query.reshape(len(x), self._dims.kv_heads, -1, self._dims.head_dim),
+            keys[:, :, :span][slots],
+            values[:, :, :span][slots],
+            attn_mask=mask,
+        )
+        return self._finish(x, attended.flatten(1))
+
+    def _project(self, x: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor, Tensor]:
+        """x: [N, hidden] -> query [N, query_heads, d], key and value [N, kv_heads, d], positions applied."""
+        dims = self._dims
+        normed = F.rms_norm(x, (dims.hidden,), self.attention_norm, dims.rms_eps)
+        heads = self.qkv(normed).view(len(x), -1, dims.head_dim)
+        query, key, value = heads.split((dims.query_heads, dims.kv_heads, dims.kv_heads), dim=1)
+        return rotary.rotate(query), rotary.rotate(key), value
+
+    def _finish(self, x: Tensor, attended: Tensor) -> Tensor:
+        """x: [N, hidden], the layer's input; attended: [N, query_heads * head_dim] -> [N, hidden]."""
+        x = torch.add(x, self.out(attended))
+        normed = F.rms_norm(x, (self._dims.hidden,), self.mlp_norm, self._dims.rms_eps)
+        gate, up = self.gate_up(normed).chunk(2, dim=-1)
+        return torch.add(x, self.down(F.silu(gate) * up))
+
+
+def frozen(tensor: Tensor) -> nn.Parameter:
+    """A weight that is never trained."""
+    return nn.Parameter(tensor, requires_grad=False)
+
+
+def _linear(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
+    """weight: [out, in]; bias: [out]. The given memory becomes the layer's."""
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
+    layer.weight = frozen(weight)
+    if bias is not None:
+        layer.bias = frozen(bias)
+    return layer
