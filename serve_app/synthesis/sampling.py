@@ -37,7 +37,8 @@ def uniforms(seeds: NDArray[np.uint64], steps: NDArray[np.uint64], count: int) -
 
 def utterance_seed(seed: int, utterance: int) -> int:
     """Seed of one utterance of a request, so that equal sentences in one request do not share their draws."""
-    mixed = np.array([seed], dtype=np.uint64) + np.uint64(utterance + 1) * _GOLDEN
+    # Arrays, not scalars: numpy lets them wrap around without a warning.
+    mixed = np.array([seed], dtype=np.uint64) + np.array([utterance + 1], dtype=np.uint64) * _GOLDEN
     return int(_splitmix64(mixed)[0])
 
 

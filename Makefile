@@ -1,0 +1,39 @@
+# make serve   set everything up and start the service on this machine
+# make test    set everything up and run format, lint, types and tests
+# make check   format, lint and types only
+
+PYTHON ?= python3
+CONFIG ?= configs/local.yaml
+PORT ?=
+VENV := .venv
+BIN := $(VENV)/bin
+PYTEST_ARGS ?=
+
+.PHONY: serve test check setup setup-dev clean
+
+serve: setup pretrained_models/toy
+	@exec $(BIN)/cosyserve serve $(CONFIG) $(if $(PORT),--port $(PORT))
+
+test: check
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+check: setup-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+setup: $(VENV)/.serve-installed
+setup-dev: $(VENV)/.dev-installed
+
+pretrained_models/toy: | setup
+	$(BIN)/cosyserve toy-checkpoint $@
+
+# A stamp that is newer than both files means that nothing has to be asked of the network.
+$(VENV)/.serve-installed: pyproject.toml constraints.txt .ci/install
+	PYTHON=$(PYTHON) .ci/install serve
+
+$(VENV)/.dev-installed: pyproject.toml constraints.txt .ci/install
+	PYTHON=$(PYTHON) .ci/install dev
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache

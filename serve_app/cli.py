@@ -1,0 +1,195 @@
+"""`cosyserve`: the command line. Each command imports only what it needs, so that `--help` answers at once."""
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from enum import Enum
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, NoReturn
+
+import typer
+import yaml
+from rich.console import Console
+
+app = typer.Typer(
+    name="cosyserve",
+    help="CosyVoice2 text-to-speech as a service.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+err = Console(stderr=True, highlight=False)
+
+# Read by Ray when it is imported; what the user has set stays.
+_RAY_ENVIRONMENT = {
+    "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",
+    "RAY_SERVE_LOG_TO_STDERR": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+class CheckpointSize(str, Enum):
+    """Sizes of a random checkpoint."""
+
+    toy = "toy"
+    real = "real"
+
+
+@app.callback()
+def main() -> None:
+    """CosyVoice2 text-to-speech as a service."""
+
+
+@app.command("toy-checkpoint")
+def toy_checkpoint(
+    directory: Annotated[Path, typer.Argument(help="Folder to write; made if it does not exist.")],
+    size: Annotated[CheckpointSize, typer.Option(help="toy: a few MB. real: CosyVoice2-0.5B's own sizes, 2.5 GB.")] = (
+        CheckpointSize.toy
+    ),
+    seed: Annotated[int, typer.Option(help="Seed of the random weights.", min=0)] = 0,
+) -> None:
+    """Writes a complete CosyVoice2 directory with random weights: it makes noise, not speech.
+
+    Example: cosyserve toy-checkpoint pretrained_models/toy
+    """
+    from serve_app.model.toy_checkpoint import write_networks
+    from serve_app.preprocess.toy_frontend import write_frontend
+
+    if directory.exists() and any(directory.iterdir()):
+        fail(f"{directory} is not empty")
+    # Written beside its final place and renamed, so that an interrupted run leaves no half checkpoint behind.
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=directory.parent) as scratch:
+        written = Path(scratch) / "checkpoint"
+        with err.status("writing random weights"):
+            written.mkdir()
+            write_networks(written, size.value, seed)
+            write_frontend(written, size.value, seed)
+        if directory.exists():
+            directory.rmdir()
+        written.rename(directory)
+    err.print(f"wrote {directory}")
+
+
+@app.command()
+def serve(
+    config: Annotated[Path, typer.Argument(help="A Serve YAML.")] = Path("configs/local.yaml"),
+    port: Annotated[
+        int | None, typer.Option(help="Port to listen on, instead of the YAML's.", min=1, max=65535)
+    ] = None,
+) -> None:
+    """Starts a Ray of its own on this machine, runs `serve run CONFIG` in it, and says when it is ready.
+
+    Ctrl-C ends everything it started and nothing else. To use a cluster that is already there, call `serve run` itself.
+
+    Example: cosyserve serve configs/local.yaml --port 8080
+    """
+    settings = read_yaml(config)
+    http_options = settings.setdefault("http_options", {})
+    host = http_options.setdefault("host", "127.0.0.1")
+    if port is not None:
+        http_options["port"] = port
+    address = (host, int(http_options.setdefault("port", 8000)))
+    require_free(address)
+
+    os.environ.pop("RAY_ADDRESS", None)
+    for name, value in _RAY_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    signal.signal(signal.SIGTERM, interrupt)
+    with tempfile.TemporaryDirectory(prefix="cosyserve-") as scratch:
+        effective = Path(scratch) / config.name
+        effective.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+        run_service(effective, address)
+
+
+def run_service(config: Path, address: tuple[str, int]) -> None:
+    """`serve run`, in this process, so that the Ray it starts ends with it."""
+    from ray import serve as ray_serve
+    from ray.serve.scripts import cli as ray_serve_command
+
+    outcome: list[str] = []
+
+    def watch() -> None:
+        """Says once that the service is ready; ends the process if it cannot start."""
+        url = f"http://{'127.0.0.1' if address[0] == '0.0.0.0' else address[0]}:{address[1]}"
+        while True:
+            time.sleep(0.5)
+            if is_ready(url):
+                err.print(ready_message(url), soft_wrap=True)
+                return
+            try:
+                applications = ray_serve.status().applications
+            except Exception:  # noqa: BLE001 - Ray is still starting, or already ending; it has no narrower error
+                continue
+            failed = [a.message for a in applications.values() if a.status == "DEPLOY_FAILED"]
+            if failed:
+                outcome.extend(failed)
+                os.kill(os.getpid(), signal.SIGINT)
+                return
+
+    threading.Thread(target=watch, daemon=True, name="readiness").start()
+    with contextlib.suppress(SystemExit):
+        ray_serve_command.main(["run", "--address", "local", str(config)], standalone_mode=False)
+    if outcome:
+        fail("the service could not start: " + "\n".join(outcome))
+
+
+def is_ready(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url + "/ready", timeout=2) as response:
+            return bool(response.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def ready_message(url: str) -> str:
+    body = '{"input": "Hello! This is a test.", "response_format": "wav"}'
+    command = f"curl -sS {url}/v1/audio/speech -H 'content-type: application/json' -d '{body}' -o hello.wav"
+    return f"\n[bold green]Ready[/] at [bold]{url}[/]   Ctrl-C ends it.\nTry:\n\n  {command}\n".replace("[{", r"\[{")
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; ends with one clear line otherwise."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        fail(f"cannot read {path}: {error.strerror}")
+    except yaml.YAMLError as error:
+        fail(f"{path} is not YAML: {error}")
+    if not isinstance(content, dict):
+        fail(f"{path} holds no mapping")
+    return content
+
+
+def require_free(address: tuple[str, int]) -> None:
+    """Ends with one clear line if something already listens there."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+        except OSError as error:
+            fail(f"cannot listen on {address[0]}:{address[1]}: {error.strerror}; choose another with --port")
+
+
+def interrupt(signum: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def fail(message: str) -> NoReturn:
+    """One line on stderr and exit status 1."""
+    err.print(f"cosyserve: {message}", style="red", markup=False, soft_wrap=True)
+    raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(app())

@@ -1,0 +1,97 @@
+"""What several test folders share: one toy checkpoint, and one running service."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def toy_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A complete CosyVoice2 directory of toy size with random weights, made by the command that users have."""
+    directory = tmp_path_factory.mktemp("checkpoint") / "toy"
+    subprocess.run([sys.executable, "-m", "serve_app.cli", "toy-checkpoint", str(directory)], check=True, cwd=ROOT)
+    return directory
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running service: where it listens, its process, and everything it printed so far."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def wait_until_ready(self, timeout_s: float = 180) -> None:
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            assert self.process.poll() is None, f"the service ended:\n{self.log.read_text()}"
+            try:
+                with urllib.request.urlopen(self.url + "/ready", timeout=2) as response:
+                    if response.status == 200:
+                        return
+            except (urllib.error.URLError, OSError):
+                time.sleep(0.3)
+        raise AssertionError(f"the service was not ready in {timeout_s} s:\n{self.log.read_text()}")
+
+    def stop(self) -> None:
+        """Ctrl-C, as a user would end it."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+            self.process.wait(timeout=60)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def start_service(directory: Path, settings: dict[str, Any]) -> Service:
+    """`cosyserve serve` with the given Serve settings, on a free port, in a Ray of its own."""
+    port = free_port()
+    config = directory / "service.yaml"
+    config.write_text(yaml.safe_dump(settings))
+    log = directory / "service.log"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "serve_app.cli", "serve", str(config), "--port", str(port)],
+            cwd=ROOT,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    return Service(f"http://127.0.0.1:{port}", process, log)
+
+
+def local_settings(checkpoint: Path) -> dict[str, Any]:
+    """`configs/local.yaml` with another checkpoint."""
+    settings: dict[str, Any] = yaml.safe_load((ROOT / "configs/local.yaml").read_text())
+    settings["applications"][0]["args"]["checkpoint"] = str(checkpoint)
+    return settings
+
+
+@pytest.fixture(scope="session")
+def service(toy_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """The real service, as `make serve` starts it, over the toy checkpoint."""
+    running = start_service(tmp_path_factory.mktemp("service"), local_settings(toy_checkpoint))
+    try:
+        running.wait_until_ready()
+        yield running
+    finally:
+        running.stop()

@@ -1,0 +1,173 @@
+"""The bridge between asyncio and the engine, over an engine that makes numbers instead of sound."""
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Iterator
+
+import numpy as np
+import pytest
+
+from serve_app.errors import GenerationFailed, InputTooLong, NotReady, Overloaded
+from serve_app.messages import AudioChunk, PreparedSpeech, PreparedUtterance, VoicePrompt
+from serve_app.synthesis.engine_thread import EngineThread
+from serve_app.synthesis.scheduler import Playback
+from serve_app.synthesis.stream import StreamEvent, failed
+
+NONE = np.zeros(0, dtype=np.int32)
+
+
+class CountingEngine:
+    """Each stream's samples are its utterance's first text id, one chunk a step, as many chunks as the id says."""
+
+    def __init__(self) -> None:
+        self.streams: dict[int, list[int]] = {}
+        self.opened: list[tuple[int, int]] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.broken = False
+        self.leak = False
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self.streams)
+
+    def open(
+        self, stream_id: int, voice: VoicePrompt, utterance: PreparedUtterance, index: int, seed: int, playback: Playback
+    ) -> None:
+        size = int(utterance.text_ids[0])
+        if size == 99:
+            raise InputTooLong("too long")
+        self.opened.append((index, seed))
+        self.streams[stream_id] = [size, size]
+
+    def close(self, stream_id: int) -> None:
+        self.streams.pop(stream_id, None)
+
+    def step(self) -> list[StreamEvent]:
+        self.gate.wait()
+        if self.broken:
+            raise RuntimeError("a bug")
+        stream_id = next(iter(self.streams))
+        state = self.streams[stream_id]
+        if state[0] == 66:
+            self.close(stream_id)
+            return [failed(stream_id, GenerationFailed("no valid sound"))]
+        state[1] -= 1
+        finished = state[1] == 0
+        if finished:
+            self.close(stream_id)
+        return [StreamEvent(stream_id, np.full(2, state[0], np.float32), 1, generated=True, finished=finished)]
+
+    def check(self) -> None:
+        assert not self.leak, "a slot leaked"
+
+
+def speech(*sizes: int) -> PreparedSpeech:
+    voice = VoicePrompt("v", NONE, NONE, np.zeros((0, 80), np.float32), np.zeros(192, np.float32))
+    utterances = tuple(PreparedUtterance(np.array([s], np.int32), NONE, NONE, 0, 1) for s in sizes)
+    return PreparedSpeech("r", voice, utterances, seed=1)
+
+
+async def collect(chunks: AsyncGenerator[AudioChunk, None]) -> list[tuple[int, int]]:
+    return [(chunk.utterance, int(chunk.samples[0])) async for chunk in chunks]
+
+
+@pytest.fixture
+def engine() -> CountingEngine:
+    return CountingEngine()
+
+
+@pytest.fixture
+def thread(engine: CountingEngine) -> Iterator[EngineThread]:
+    bridge = EngineThread(engine, max_streams=2)
+    yield bridge
+    engine.gate.set()
+    bridge.stop()
+
+
+async def test_utterances_arrive_in_order_whole(thread: EngineThread) -> None:
+    assert await collect(thread.speak(speech(3, 1, 2))) == [(0, 3)] * 3 + [(1, 1)] + [(2, 2)] * 2
+    assert thread.num_streams == 0
+
+
+async def test_each_utterance_has_its_own_seed(thread: EngineThread, engine: CountingEngine) -> None:
+    await collect(thread.speak(speech(1, 1, 1)))
+    assert [index for index, _ in engine.opened] == [0, 1, 2]
+    assert len({seed for _, seed in engine.opened}) == 3
+
+
+async def test_two_listeners_at_once_get_their_own(thread: EngineThread) -> None:
+    first, second = await asyncio.gather(collect(thread.speak(speech(5))), collect(thread.speak(speech(4))))
+    assert first == [(0, 5)] * 5 and second == [(0, 4)] * 4
+
+
+async def test_one_listener_too_many_is_refused_and_its_place_returns(
+    thread: EngineThread, engine: CountingEngine
+) -> None:
+    engine.gate.clear()
+    waiting = [asyncio.ensure_future(collect(thread.speak(speech(1)))) for _ in range(2)]
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        await collect(thread.speak(speech(1)))
+    engine.gate.set()
+    await asyncio.gather(*waiting)
+    assert await collect(thread.speak(speech(1))) == [(0, 1)]
+
+
+async def test_a_listener_that_leaves_frees_its_streams(thread: EngineThread, engine: CountingEngine) -> None:
+    chunks = thread.speak(speech(1_000_000, 1_000_000))
+    await anext(chunks)
+    await chunks.aclose()
+    await thread.check()  # answered by the engine's thread, so after the close
+    assert not engine.streams and thread.num_streams == 0
+
+
+async def test_a_cancelled_listener_frees_its_streams(thread: EngineThread, engine: CountingEngine) -> None:
+    engine.gate.clear()
+    task = asyncio.ensure_future(collect(thread.speak(speech(1_000_000))))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    engine.gate.set()
+    await thread.check()
+    assert not engine.streams and thread.num_streams == 0
+
+
+@pytest.mark.parametrize(("size", "error"), [(99, InputTooLong), (66, GenerationFailed)])
+async def test_an_error_of_one_stream_reaches_its_listener_alone(
+    thread: EngineThread, size: int, error: type[Exception]
+) -> None:
+    good, bad = await asyncio.gather(
+        collect(thread.speak(speech(4))), collect(thread.speak(speech(size))), return_exceptions=True
+    )
+    assert good == [(0, 4)] * 4 and isinstance(bad, error)
+
+
+async def test_a_bug_in_the_engine_fails_every_listener_and_is_remembered(
+    thread: EngineThread, engine: CountingEngine
+) -> None:
+    engine.gate.clear()
+    listeners = [asyncio.ensure_future(collect(thread.speak(speech(3)))) for _ in range(2)]
+    await asyncio.sleep(0)
+    engine.broken = True
+    engine.gate.set()
+    outcomes = await asyncio.gather(*listeners, return_exceptions=True)
+    assert all(isinstance(outcome, GenerationFailed | NotReady) for outcome in outcomes)
+    assert thread.failure is not None and "a bug" in thread.failure
+    with pytest.raises(NotReady):
+        await collect(thread.speak(speech(1)))
+
+
+async def test_a_leak_is_found_when_the_engine_is_idle(thread: EngineThread, engine: CountingEngine) -> None:
+    await thread.check()
+    engine.leak = True
+    with pytest.raises(AssertionError, match="a slot leaked"):
+        await thread.check()
+
+
+async def test_a_stopped_thread_refuses(engine: CountingEngine) -> None:
+    bridge = EngineThread(engine, max_streams=1)
+    bridge.stop()
+    with pytest.raises(NotReady):
+        await collect(bridge.speak(speech(1)))

@@ -1,0 +1,77 @@
+"""The policy, driven with a clock that the test owns."""
+
+from serve_app.synthesis.scheduler import Limits, Playback, Progress, Scheduler, Work
+
+
+def playing(stream_id: int, audio_s: float, *, tokens_needed: int = 5, utterance: int = 0) -> Progress:
+    """A stream whose listener started at time 0 and has received `audio_s` seconds."""
+    playback = Playback(opened_at_s=-1.0)
+    playback.deliver(audio_s, now_s=0.0)
+    return Progress(stream_id, playback, utterance, prefilled=True, tokens_needed=tokens_needed)
+
+
+def silent(stream_id: int, opened_at_s: float, **progress: bool | int) -> Progress:
+    """A stream whose listener has heard nothing."""
+    return Progress(stream_id, Playback(opened_at_s), 0, **progress)  # type: ignore[arg-type]
+
+
+def test_no_stream_means_no_batch() -> None:
+    assert Scheduler(Limits()).next_batch([], 0.0) is None
+
+
+def test_a_new_stream_is_prefilled_then_decoded_then_rendered() -> None:
+    scheduler, stream = Scheduler(Limits()), silent(1, 0.0)
+    steps = []
+    for _ in range(3):
+        batch = scheduler.next_batch([stream], 0.0)
+        assert batch is not None
+        steps.append(batch.work)
+        if batch.work is Work.PREFILL:
+            stream.prefilled = True
+        else:
+            stream.tokens_needed -= 1
+    assert steps == [Work.PREFILL, Work.DECODE, Work.RENDER]
+
+
+def test_who_runs_dry_comes_before_who_has_heard_nothing_before_who_has_plenty() -> None:
+    dry, fresh, rich = playing(1, 0.2), silent(2, 0.0, prefilled=True, tokens_needed=0), playing(3, 9.0)
+    scheduler = Scheduler(Limits(urgent_s=0.3))
+    ordered = sorted([rich, fresh, dry], key=lambda p: scheduler.urgency(p, now_s=0.0))
+    assert [p.stream_id for p in ordered] == [1, 2, 3]
+    batch = scheduler.next_batch([rich, fresh, dry], 0.0)
+    assert batch is not None and batch.work is Work.DECODE and batch.stream_ids[0] == 1
+
+
+def test_first_chunks_are_served_in_order_of_arrival() -> None:
+    late, early = silent(1, 5.0), silent(2, 3.0)
+    batch = Scheduler(Limits(prefill=1)).next_batch([late, early], 6.0)
+    assert batch is not None and batch.stream_ids == (2,)
+
+
+def test_later_utterances_of_a_listener_wait_for_earlier_ones() -> None:
+    first = playing(1, 1.0, tokens_needed=0)
+    second = Progress(2, first.playback, 1, prefilled=True, tokens_needed=0)
+    batch = Scheduler(Limits(render=1)).next_batch([second, first], 0.0)
+    assert batch is not None and batch.stream_ids == (1,)
+
+
+def test_streams_that_can_share_a_batch_join_it() -> None:
+    streams = [playing(i, 1.0 + i) for i in range(5)]
+    batch = Scheduler(Limits(decode=4)).next_batch(streams, 0.0)
+    assert batch is not None and batch.work is Work.DECODE and batch.stream_ids == (0, 1, 2, 3)
+
+
+def test_decoding_joins_only_within_its_lead_over_rendering() -> None:
+    needy, ahead = playing(1, 1.0, tokens_needed=3), playing(2, 2.0, tokens_needed=-50)
+    batch = Scheduler(Limits(token_lead=50)).next_batch([needy, ahead], 0.0)
+    assert batch is not None and batch.stream_ids == (1,)
+    ahead.tokens_needed = -49
+    batch = Scheduler(Limits(token_lead=50)).next_batch([needy, ahead], 0.0)
+    assert batch is not None and batch.stream_ids == (1, 2)
+
+
+def test_a_generated_stream_renders_its_last_chunk_without_lookahead() -> None:
+    last = playing(1, 1.0, tokens_needed=12)
+    last.generated = True
+    batch = Scheduler(Limits()).next_batch([last], 0.0)
+    assert batch is not None and batch.work is Work.RENDER
