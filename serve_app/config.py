@@ -26,6 +26,7 @@ class ApiConfig(Settings):
     max_input_characters: int = Field(default=4096, ge=1)
     max_body_bytes: int = Field(default=256 * 1024, ge=1024)
     max_reference_bytes: int = Field(default=10 * 1024 * 1024, ge=1024)
+    body_timeout_s: float = Field(default=60.0, gt=0)
     cors_allow_origins: tuple[str, ...] = ()
 
 
