@@ -11,4 +11,4 @@ from serve_app.synthesis.deployment import Synthesis
 def build(config: AppConfig) -> Application:
     """The application that a Serve YAML names as `import_path: serve_app.app:build`, with `args:` as its config."""
     located = config.located()
-    return Ingress.bind(located, Preprocess.bind(located), Synthesis.bind(located))
+    return Ingress.bind(located.api, Preprocess.bind(located), Synthesis.bind(located))

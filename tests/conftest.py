@@ -1,10 +1,12 @@
 """What several test folders share: one toy checkpoint, and one running service."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -29,11 +31,12 @@ def toy_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclass(frozen=True)
 class Service:
-    """A running service: where it listens, its process, and everything it printed so far."""
+    """A running service: where it listens, its process, everything it printed so far, and its Ray's own folder."""
 
     url: str
     process: subprocess.Popen[bytes]
     log: Path
+    ray_folder: str
 
     def wait_until_ready(self, timeout_s: float = 180) -> None:
         deadline = time.monotonic() + timeout_s
@@ -47,11 +50,35 @@ class Service:
                 time.sleep(0.3)
         raise AssertionError(f"the service was not ready in {timeout_s} s:\n{self.log.read_text()}")
 
+    def num_open_streams(self) -> int:
+        """Asks the synthesis replica, past HTTP: it answers only if its engine's slots add up (`Engine.check`)."""
+        question = (
+            "import ray; from ray import serve; ray.init('auto', namespace='serve', logging_level='error');"
+            "handle = serve.get_deployment_handle('Synthesis', 'speech');"
+            "print('streams', handle.check_engine.remote().result(timeout_s=30))"
+        )
+        answer = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", question],
+            check=False,
+            env={**environment(), "RAY_TMPDIR": self.ray_folder},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert answer.returncode == 0, answer.stderr
+        return int(answer.stdout.split("streams")[-1])
+
     def stop(self) -> None:
         """Ctrl-C, as a user would end it."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
             self.process.wait(timeout=60)
+        shutil.rmtree(self.ray_folder, ignore_errors=True)
+
+
+def environment() -> dict[str, str]:
+    """This process's, less what would make Ray join a cluster that is not the test's."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
 
 
 def free_port() -> int:
@@ -66,17 +93,17 @@ def start_service(directory: Path, settings: dict[str, Any]) -> Service:
     config = directory / "service.yaml"
     config.write_text(yaml.safe_dump(settings))
     log = directory / "service.log"
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    ray_folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # short: Ray's sockets have a path limit
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "serve_app.cli", "serve", str(config), "--port", str(port)],
             cwd=ROOT,
-            env=environment,
+            env={**environment(), "RAY_TMPDIR": ray_folder},
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    return Service(f"http://127.0.0.1:{port}", process, log)
+    return Service(f"http://127.0.0.1:{port}", process, log, ray_folder)
 
 
 def local_settings(checkpoint: Path) -> dict[str, Any]:
