@@ -52,6 +52,12 @@ class SynthesisConfig(Settings):
     """Longest sequence of the language model: prompt, text and speech tokens together."""
     flow_cache_mib: int = Field(default=256, ge=0)
     """Budget for the flow prefixes of recently used voices."""
+    min_token_text_ratio: float = Field(default=2, ge=0)
+    max_token_text_ratio: float = Field(default=20, gt=0)
+    """Bounds of an utterance: speech tokens for each text token (upstream's names and values)."""
+    max_load: float | None = Field(default=None, gt=0)
+    """Refuse a newcomer when steady playback would take more than this share of the engine's time, by the measured cost
+    of its steps. None: only `max_streams` refuses."""
 
 
 class AppConfig(Settings):

@@ -19,6 +19,7 @@ from serve_app.model.flow import Flow
 from serve_app.model.kv_cache import KVCache
 from serve_app.model.language_model import LanguageModel
 from serve_app.model.vocoder import Vocoder
+from serve_app.synthesis.capacity import Capacity, StepCosts
 from serve_app.synthesis.language_stage import LanguageStage
 from serve_app.synthesis.render_stage import FlowPrefixCache, RenderStage
 from serve_app.synthesis.sampling import Sampler
@@ -70,7 +71,7 @@ class StreamingEngine:
         """clock: seconds; an argument so that tests and simulations can own time."""
         dims = checkpoint.dims
         self._clock = clock
-        self._max_positions = config.max_positions
+        self._config = config
         # Each request holds one utterance that plays and at most one that is generated ahead of it.
         self._num_slots = 2 * config.max_streams
         model = LanguageModel.from_tensors(dims.language_model, checkpoint.language_model)
@@ -80,12 +81,20 @@ class StreamingEngine:
         vocoder = Vocoder.from_tensors(dims.vocoder, checkpoint.vocoder)
         self.prefixes = FlowPrefixCache(flow, config.flow_cache_mib * 2**20)
         self._render = RenderStage(flow, vocoder, self.prefixes)
-        self._scheduler = Scheduler(Limits())
+        limits = Limits()
+        self._scheduler = Scheduler(limits)
+        self.costs = StepCosts()
+        self._capacity = None if config.max_load is None else Capacity(self.costs, limits, config.max_load)
         self._streams: dict[int, SpeechStream] = {}
 
     @property
     def has_work(self) -> bool:
         return bool(self._streams)
+
+    @property
+    def num_listeners(self) -> int:
+        """Requests that still need work; an utterance generated ahead of another belongs to the same listener."""
+        return len({id(stream.progress.playback) for stream in self._streams.values()})
 
     def open(
         self,
@@ -96,12 +105,21 @@ class StreamingEngine:
         seed: int,
         playback: Playback,
     ) -> None:
-        progress = Progress(stream_id, playback, index)
-        stream = SpeechStream(voice, utterance, seed, progress)
-        if self._language.num_positions(stream) > self._max_positions:
+        num_text_tokens = len(utterance.text_ids)
+        stream = SpeechStream(
+            voice,
+            utterance,
+            seed,
+            Progress(stream_id, playback, index),
+            min_tokens=int(self._config.min_token_text_ratio * num_text_tokens),
+            max_tokens=int(self._config.max_token_text_ratio * num_text_tokens),
+        )
+        if self._language.num_positions(stream) > self._config.max_positions:
             raise InputTooLong("the reference clip and one sentence of the text together are too long for the model")
         if self._language.num_free_slots == 0:
             raise Overloaded("every stream of this replica is taken")
+        if index == 0 and self._capacity is not None and not self._capacity.admits(self.num_listeners):
+            raise Overloaded("one more listener would make those that are playing run dry")
         self._language.open(stream)
         self._streams[stream_id] = stream
 
@@ -116,10 +134,13 @@ class StreamingEngine:
 
     @torch.inference_mode()
     def step(self) -> list[StreamEvent]:
-        batch = self._scheduler.next_batch((stream.progress for stream in self._streams.values()), self._clock())
+        started_s = self._clock()
+        batch = self._scheduler.next_batch((stream.progress for stream in self._streams.values()), started_s)
         if batch is None:
             return []
-        return self._run(batch)
+        events = self._run(batch)
+        self.costs.observe(batch.work, len(batch.stream_ids), self._clock() - started_s)
+        return events
 
     def _run(self, batch: Batch) -> list[StreamEvent]:
         streams = [self._streams[stream_id] for stream_id in batch.stream_ids]

@@ -3,12 +3,17 @@
 Every listener has a playback clock: it started when its first sound left the engine and has so many seconds of audio in
 hand. The policy orders streams by urgency: listeners about to run dry, then listeners who have heard nothing yet, then
 the earliest deadline. The most urgent stream decides what kind of batch runs; every other stream that can use the same
-kind of batch joins it, because sharing a batch costs it nothing.
+kind of batch joins it, because sharing a batch costs it nothing. Chunks that nobody waits for are not rendered one by
+one as they become ready: decoding goes on until somebody is in a hurry or a render batch is full.
 """
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
+
+_ABOUT_TO_RUN_DRY, _FIRST_SOUND, _CAN_WAIT = 0, 1, 2
+"""Classes of urgency, in the order in which they are served."""
 
 
 @dataclass(slots=True)
@@ -104,13 +109,18 @@ class Scheduler:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
 
-    def urgency(self, progress: Progress, now_s: float) -> tuple[int, float, int]:
-        """Sort key, smallest first: class of urgency, then deadline, then order of utterances."""
+    def urgency(self, progress: Progress, now_s: float) -> tuple[int, bool, float, int]:
+        """Sort key, smallest first: class of urgency, deadline, order of utterances.
+
+        Among those who wait for their first sound prompts are read first, so that their first tokens are decoded
+        together; serving them one after another would cost each of them the decode steps of all before it.
+        """
         playback = progress.playback
         dry_at_s = playback.dry_at_s()
         if playback.started_at_s is None:
-            return (1, dry_at_s, progress.utterance)
-        return (0 if dry_at_s - now_s < self._limits.urgent_s else 2, dry_at_s, progress.utterance)
+            return (_FIRST_SOUND, progress.prefilled, dry_at_s, progress.utterance)
+        urgent = dry_at_s - now_s < self._limits.urgent_s
+        return (_ABOUT_TO_RUN_DRY if urgent else _CAN_WAIT, False, dry_at_s, progress.utterance)
 
     def next_batch(self, streams: Iterable[Progress], now_s: float) -> Batch | None:
         """The next batch to run, or None when no stream is open."""
@@ -118,5 +128,14 @@ class Scheduler:
         if not ordered:
             return None
         work = ordered[0].needs()
-        joining = [p.stream_id for p in ordered if p.can_join(work, self._limits.token_lead)]
-        return Batch(work, tuple(joining[: self._limits.of(work)]))
+        joining = self._joining(ordered, work)
+        if work is Work.RENDER and self.urgency(ordered[0], now_s)[0] == _CAN_WAIT:
+            # Nobody is in a hurry: let more chunks become ready, so that they are rendered together.
+            decoding = self._joining(ordered, Work.DECODE)
+            if decoding and len(joining) < self._limits.render:
+                work, joining = Work.DECODE, decoding
+        return Batch(work, joining)
+
+    def _joining(self, ordered: Iterable[Progress], work: Work) -> tuple[int, ...]:
+        able = (p.stream_id for p in ordered if p.can_join(work, self._limits.token_lead))
+        return tuple(itertools.islice(able, self._limits.of(work)))

@@ -39,6 +39,8 @@ def failed(stream_id: int, error: SpeechError) -> StreamEvent:
 class SpeechStream:
     """State of one utterance, from `Engine.open` to `Engine.close`.
 
+    min_tokens: stop tokens are masked before this many speech tokens.
+    max_tokens: generation ends here at the latest.
     slot: the language model's cache slot; None before prefill and after the last token.
     position: entries of that slot already written.
     tokens: speech tokens generated so far, stop token excluded.
@@ -51,6 +53,8 @@ class SpeechStream:
     utterance: PreparedUtterance
     seed: int
     progress: Progress
+    min_tokens: int
+    max_tokens: int
     slot: int | None = None
     position: int = 0
     tokens: list[int] = field(default_factory=list)
@@ -62,16 +66,6 @@ class SpeechStream:
     @property
     def stream_id(self) -> int:
         return self.progress.stream_id
-
-    @property
-    def min_tokens(self) -> int:
-        """Stop tokens are masked before this many (upstream: `min_token_text_ratio` 2)."""
-        return 2 * len(self.utterance.text_ids)
-
-    @property
-    def max_tokens(self) -> int:
-        """Generation ends here at the latest (upstream: `max_token_text_ratio` 20)."""
-        return 20 * len(self.utterance.text_ids)
 
     def take_unreported_tokens(self) -> int:
         new = len(self.tokens) - self.num_reported_tokens

@@ -76,7 +76,7 @@ def checkpoint(toy_checkpoint: Path) -> Checkpoint:
 
 @pytest.fixture(scope="session")
 def engine_config() -> SynthesisConfig:
-    return SynthesisConfig(max_streams=8, max_positions=512)
+    return SynthesisConfig(max_streams=8, max_positions=1024)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from serve_app.config import SynthesisConfig
 from serve_app.errors import GenerationFailed, InputTooLong, Overloaded
 from serve_app.model.checkpoint import Checkpoint
 from serve_app.synthesis.engine import StreamingEngine
+from serve_app.synthesis.scheduler import Work
 from serve_app.synthesis.warm_up import warm_up
 from tests.synthesis.conftest import Spoken, make_utterance, make_voice, open_stream, run
 
@@ -35,7 +36,7 @@ def test_sound_leaves_before_the_utterance_is_generated(engine: StreamingEngine)
 
 
 def test_sixteen_streams_in_company_give_what_each_gives_alone(checkpoint: Checkpoint) -> None:
-    config = SynthesisConfig(max_streams=8, max_positions=512)
+    config = SynthesisConfig(max_streams=8, max_positions=1024)
     alone = [speak_alone(StreamingEngine(checkpoint, config), seed) for seed in range(16)]
     engine = StreamingEngine(checkpoint, config)
     for seed in range(16):
@@ -100,7 +101,7 @@ def test_one_stream_too_many_is_refused(checkpoint: Checkpoint) -> None:
 def test_an_utterance_that_cannot_fit_is_refused_and_holds_nothing(engine: StreamingEngine) -> None:
     voice = make_voice(1)
     with pytest.raises(InputTooLong):
-        open_stream(engine, 0, voice, make_utterance(voice, 1, num_text_tokens=40), 1)
+        open_stream(engine, 0, voice, make_utterance(voice, 1, num_text_tokens=60), 1)
     assert not engine.has_work
     engine.check()
 
@@ -144,3 +145,16 @@ def test_warm_up_leaves_the_engine_idle(engine: StreamingEngine) -> None:
     warm_up(engine)
     assert not engine.has_work
     engine.check()
+
+
+def test_a_newcomer_that_would_starve_others_is_refused_and_one_alone_never_is(checkpoint: Checkpoint) -> None:
+    engine = StreamingEngine(checkpoint, SynthesisConfig(max_streams=4, max_positions=512, max_load=1e-9))
+    voice = make_voice(1)
+    open_stream(engine, 0, voice, make_utterance(voice, 1), 1)
+    while not engine.costs.of(Work.DECODE, 1):
+        engine.step()
+    with pytest.raises(Overloaded):
+        open_stream(engine, 1, voice, make_utterance(voice, 1), 1)
+    run(engine)
+    open_stream(engine, 2, voice, make_utterance(voice, 1), 1)
+    assert run(engine)[2].events[-1].finished

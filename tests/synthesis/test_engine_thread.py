@@ -32,7 +32,13 @@ class CountingEngine:
         return bool(self.streams)
 
     def open(
-        self, stream_id: int, voice: VoicePrompt, utterance: PreparedUtterance, index: int, seed: int, playback: Playback
+        self,
+        stream_id: int,
+        voice: VoicePrompt,
+        utterance: PreparedUtterance,
+        index: int,
+        seed: int,
+        playback: Playback,
     ) -> None:
         size = int(utterance.text_ids[0])
         if size == 99:

@@ -75,3 +75,16 @@ def test_a_generated_stream_renders_its_last_chunk_without_lookahead() -> None:
     last.generated = True
     batch = Scheduler(Limits()).next_batch([last], 0.0)
     assert batch is not None and batch.work is Work.RENDER
+
+
+def test_chunks_that_nobody_waits_for_are_rendered_together() -> None:
+    scheduler = Scheduler(Limits(render=2, urgent_s=0.3))
+    ready, almost = playing(1, 5.0, tokens_needed=0), playing(2, 6.0, tokens_needed=1)
+    batch = scheduler.next_batch([ready, almost], 0.0)
+    assert batch is not None and batch.work is Work.DECODE
+    almost.tokens_needed = 0
+    batch = scheduler.next_batch([ready, almost], 0.0)
+    assert batch is not None and (batch.work, batch.stream_ids) == (Work.RENDER, (1, 2))
+    almost.tokens_needed = 1
+    batch = scheduler.next_batch([ready, almost], now_s=4.9)
+    assert batch is not None and (batch.work, batch.stream_ids) == (Work.RENDER, (1,))
