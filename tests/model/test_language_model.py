@@ -104,7 +104,7 @@ def test_prefill_in_parts_equals_whole(model: LanguageModel, cache: KVCache, siz
     whole = model.prefill(embeddings, cache, cache.take(), 0)
     slot, position = cache.take(), 0
     logits = torch.empty(0)
-    for part in embeddings.split(sizes):
+    for part in torch.split(embeddings, list(sizes)):
         logits = model.prefill(part, cache, slot, position)
         position += len(part)
     assert position == len(embeddings)
