@@ -4,6 +4,7 @@ Ray Serve's knobs (replicas, autoscaling, resources) stay in the YAML's `deploym
 Relative paths are relative to the directory that `serve run` was started in.
 """
 
+import math
 from pathlib import Path
 from typing import Literal
 
@@ -55,6 +56,10 @@ class SynthesisConfig(Settings):
     min_token_text_ratio: float = Field(default=2, ge=0)
     max_token_text_ratio: float = Field(default=20, gt=0)
     """Bounds of an utterance: speech tokens for each text token (upstream's names and values)."""
+    render_batch: int = Field(default=1, ge=1)
+    """Chunks rendered together: on a CPU two take twice as long as one, so an urgent one would wait for the other."""
+    max_lead_s: float = Field(default=math.inf, gt=0)
+    """Pause a stream whose listener has this much audio in hand; .inf lets it run ahead while nobody else needs time."""
     max_load: float | None = Field(default=None, gt=0)
     """Refuse a newcomer when steady playback would take more than this share of the engine's time, by the measured cost
     of its steps. None: only `max_streams` refuses."""

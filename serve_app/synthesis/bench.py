@@ -113,16 +113,17 @@ def serve_all(
     listeners: dict[int, Listener] = {}
     waiting = list(enumerate(arrivals_s))
     started = time.monotonic()
-    while waiting or engine.has_work:
+    while waiting or engine.wait_s() is not None:
         now = time.monotonic() - started
         while waiting and waiting[0][1] <= now:
             index, arrival_s = waiting.pop(0)
             voice = voices[index % len(voices)]
             listeners[index] = Listener(arrival_s)
             engine.open(index, voice, made_up_utterance(voice, index, seconds), 0, index, Playback(time.monotonic()))
-        if not engine.has_work:
-            time.sleep(max(0.0, waiting[0][1] - now))
-            continue
+        idle_s = engine.wait_s()
+        if idle_s is None:
+            idle_s = max(0.0, waiting[0][1] - now)
+        time.sleep(idle_s)
         for event in engine.step():
             if event.error is not None:
                 raise event.error

@@ -4,7 +4,7 @@ Synchronous and single-threaded: one thread calls everything here (`engine_threa
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -56,9 +56,8 @@ class Engine(Protocol):
         """Raises AssertionError unless free and used resources add up to what there is."""
         ...
 
-    @property
-    def has_work(self) -> bool:
-        """Whether `step` would do something."""
+    def wait_s(self) -> float | None:
+        """Seconds until `step` has something to do: 0 for now, None when no stream is open."""
         ...
 
 
@@ -81,15 +80,17 @@ class StreamingEngine:
         vocoder = Vocoder.from_tensors(dims.vocoder, checkpoint.vocoder)
         self.prefixes = FlowPrefixCache(flow, config.flow_cache_mib * 2**20)
         self._render = RenderStage(flow, vocoder, self.prefixes)
-        limits = Limits()
+        limits = Limits(render=config.render_batch, max_lead_s=config.max_lead_s)
         self._scheduler = Scheduler(limits)
         self.costs = StepCosts()
         self._capacity = None if config.max_load is None else Capacity(self.costs, limits, config.max_load)
         self._streams: dict[int, SpeechStream] = {}
 
-    @property
-    def has_work(self) -> bool:
-        return bool(self._streams)
+    def wait_s(self) -> float | None:
+        return self._scheduler.wait_s(self._progress(), self._clock())
+
+    def _progress(self) -> Iterable[Progress]:
+        return (stream.progress for stream in self._streams.values())
 
     @property
     def num_listeners(self) -> int:
@@ -135,7 +136,7 @@ class StreamingEngine:
     @torch.inference_mode()
     def step(self) -> list[StreamEvent]:
         started_s = self._clock()
-        batch = self._scheduler.next_batch((stream.progress for stream in self._streams.values()), started_s)
+        batch = self._scheduler.next_batch(self._progress(), started_s)
         if batch is None:
             return []
         events = self._run(batch)

@@ -169,8 +169,9 @@ class EngineThread:
     def _drain_inbox(self) -> bool:
         """Handles every waiting message; blocks for one while the engine has nothing to do. False ends the thread."""
         while True:
+            wait_s = self._engine.wait_s()
             try:
-                message = self._inbox.get(block=not self._engine.has_work)
+                message = self._inbox.get(block=wait_s != 0, timeout=wait_s)
             except queue.Empty:
                 return True
             match message:
@@ -180,7 +181,7 @@ class EngineThread:
                 case _Close(stream_id):
                     self._posts.pop(stream_id, None)
                     self._engine.close(stream_id)
-                    if not self._engine.has_work:
+                    if self._engine.wait_s() is None:
                         self._engine.check()
                 case _Check(done):
                     done(self._fault())

@@ -22,7 +22,8 @@ def _splitmix64(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """SplitMix64's output function (Steele et al., 2014): a bijection that scrambles a counter."""
     state = (state ^ (state >> np.uint64(30))) * _MIX_1
     state = (state ^ (state >> np.uint64(27))) * _MIX_2
-    return state ^ (state >> np.uint64(31))
+    mixed: NDArray[np.uint64] = state ^ (state >> np.uint64(31))
+    return mixed
 
 
 def uniforms(seeds: NDArray[np.uint64], steps: NDArray[np.uint64], count: int) -> NDArray[np.float32]:
@@ -32,7 +33,8 @@ def uniforms(seeds: NDArray[np.uint64], steps: NDArray[np.uint64], count: int) -
     """
     draws = np.arange(count, dtype=np.uint64)[None, :]
     counters = _splitmix64(seeds)[:, None] + (steps[:, None] * np.uint64(count) + draws) * _GOLDEN
-    return ((_splitmix64(counters) >> np.uint64(40)).astype(np.float32)) * np.float32(2.0**-24)
+    mantissas: NDArray[np.float32] = (_splitmix64(counters) >> np.uint64(40)).astype(np.float32)
+    return mantissas * np.float32(2.0**-24)
 
 
 def utterance_seed(seed: int, utterance: int) -> int:

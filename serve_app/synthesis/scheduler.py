@@ -8,6 +8,7 @@ one as they become ready: decoding goes on until somebody is in a hurry or a ren
 """
 
 import itertools
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
@@ -91,6 +92,7 @@ class Limits:
     render: on a CPU rendering two streams together takes twice as long, so an urgent one would wait for the other.
     token_lead: how far the language model may run ahead of the renderer.
     urgent_s: a listener with less audio than this in hand is about to run dry.
+    max_lead_s: a listener with more audio than this in hand waits, and costs nothing.
     """
 
     prefill: int = 1
@@ -98,6 +100,7 @@ class Limits:
     render: int = 1
     token_lead: int = 50
     urgent_s: float = 0.3
+    max_lead_s: float = math.inf
 
     def of(self, work: Work) -> int:
         return {Work.PREFILL: self.prefill, Work.DECODE: self.decode, Work.RENDER: self.render}[work]
@@ -123,8 +126,9 @@ class Scheduler:
         return (_ABOUT_TO_RUN_DRY if urgent else _CAN_WAIT, False, dry_at_s, progress.utterance)
 
     def next_batch(self, streams: Iterable[Progress], now_s: float) -> Batch | None:
-        """The next batch to run, or None when no stream is open."""
-        ordered = sorted(streams, key=lambda progress: self.urgency(progress, now_s))
+        """The next batch to run, or None when no stream is open or every listener has plenty."""
+        waiting = (progress for progress in streams if self._pause_s(progress, now_s) <= 0)
+        ordered = sorted(waiting, key=lambda progress: self.urgency(progress, now_s))
         if not ordered:
             return None
         work = ordered[0].needs()
@@ -135,6 +139,16 @@ class Scheduler:
             if decoding and len(joining) < self._limits.render:
                 work, joining = Work.DECODE, decoding
         return Batch(work, joining)
+
+    def wait_s(self, streams: Iterable[Progress], now_s: float) -> float | None:
+        """Seconds until there is a batch to run: 0 for now, None when no stream is open."""
+        return min((max(0.0, self._pause_s(progress, now_s)) for progress in streams), default=None)
+
+    def _pause_s(self, progress: Progress, now_s: float) -> float:
+        """Seconds until a listener who has plenty needs more; not positive for one who needs it now."""
+        if progress.playback.started_at_s is None:
+            return 0.0
+        return progress.playback.dry_at_s() - now_s - self._limits.max_lead_s
 
     def _joining(self, ordered: Iterable[Progress], work: Work) -> tuple[int, ...]:
         able = (p.stream_id for p in ordered if p.can_join(work, self._limits.token_lead))

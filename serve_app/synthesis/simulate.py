@@ -160,7 +160,7 @@ def simulate(costs: StepCosts, limits: Limits, replicas: int, workload: Workload
         "requests": workload.num_requests,
         "refused": refused,
         "ttfa_ms": {q: round(1000 * float(np.percentile(ttfa, p)), 1) for q, p in (("p50", 50), ("p95", 95))},
-        "continuity": round(float(np.mean([stream.underruns == 0 for stream in ended] or [float("nan")])), 4),
+        "continuity": round(sum(stream.underruns == 0 for stream in ended) / max(1, len(ended)), 4),
         "busy": round(busy_s / (replicas * last_arrival_s), 3),
     }
 

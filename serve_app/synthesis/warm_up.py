@@ -32,7 +32,7 @@ def warm_up(engine: Engine) -> None:
     )
     engine.open(-1, voice, utterance, 0, 0, Playback(time.monotonic()))
     try:
-        while engine.has_work:
+        while engine.wait_s() is not None:
             for event in engine.step():
                 if event.error is not None:
                     raise event.error

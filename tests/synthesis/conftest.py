@@ -59,7 +59,7 @@ def open_stream(engine: Engine, stream_id: int, voice: VoicePrompt, utterance: P
 def run(engine: Engine, until: Callable[[], bool] = lambda: False) -> dict[int, Spoken]:
     """Steps until the engine has nothing to do, or until `until`."""
     spoken: dict[int, Spoken] = {}
-    while engine.has_work and not until():
+    while engine.wait_s() is not None and not until():
         for event in engine.step():
             stream = spoken.setdefault(event.stream_id, Spoken())
             stream.events.append(event)

@@ -24,7 +24,7 @@ def test_a_stream_speaks_as_many_samples_as_its_tokens_say_and_ends(engine: Stre
     assert len(spoken.samples) == spoken.num_tokens * 960, "40 ms of 24 kHz audio for each token"
     assert np.abs(spoken.samples).max() > 0
     assert [event.finished for event in spoken.events] == [False] * (len(spoken.events) - 1) + [True]
-    assert not engine.has_work
+    assert engine.wait_s() is None
     engine.check()
 
 
@@ -102,7 +102,7 @@ def test_an_utterance_that_cannot_fit_is_refused_and_holds_nothing(engine: Strea
     voice = make_voice(1)
     with pytest.raises(InputTooLong):
         open_stream(engine, 0, voice, make_utterance(voice, 1, num_text_tokens=60), 1)
-    assert not engine.has_work
+    assert engine.wait_s() is None
     engine.check()
 
 
@@ -138,12 +138,12 @@ def test_a_storm_of_opens_and_closes_leaves_nothing_behind(engine: StreamingEngi
     for stream_id in opened:
         engine.close(stream_id)
     engine.check()
-    assert not engine.has_work
+    assert engine.wait_s() is None
 
 
 def test_warm_up_leaves_the_engine_idle(engine: StreamingEngine) -> None:
     warm_up(engine)
-    assert not engine.has_work
+    assert engine.wait_s() is None
     engine.check()
 
 

@@ -27,9 +27,8 @@ class CountingEngine:
         self.broken = False
         self.leak = False
 
-    @property
-    def has_work(self) -> bool:
-        return bool(self.streams)
+    def wait_s(self) -> float | None:
+        return 0.0 if self.streams else None
 
     def open(
         self,

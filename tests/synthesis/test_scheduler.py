@@ -88,3 +88,12 @@ def test_chunks_that_nobody_waits_for_are_rendered_together() -> None:
     almost.tokens_needed = 1
     batch = scheduler.next_batch([ready, almost], now_s=4.9)
     assert batch is not None and (batch.work, batch.stream_ids) == (Work.RENDER, (1,))
+
+
+def test_a_listener_far_ahead_waits_until_its_lead_is_used_up() -> None:
+    scheduler, ahead = Scheduler(Limits(max_lead_s=10.0)), playing(1, 12.0)
+    assert scheduler.next_batch([ahead], now_s=1.0) is None
+    assert scheduler.wait_s([ahead], now_s=1.0) == 1.0
+    assert scheduler.next_batch([ahead], now_s=2.0) is not None
+    assert scheduler.wait_s([ahead, silent(2, 0.0)], now_s=1.0) == 0.0
+    assert scheduler.wait_s([], now_s=1.0) is None
