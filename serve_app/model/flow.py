@@ -1,0 +1,195 @@
+"""Speech tokens (25 Hz) to mel (50 Hz), chunk by chunk, equal to upstream's recompute of the whole sequence.
+
+Flow matching (CosyVoice 2, arXiv 2412.10117, section 2.3; upstream `cosyvoice/flow/flow.py`, `flow_matching.py`:
+`CausalMaskedDiffWithXvec`, `CausalConditionalCFM`) under the streaming mask: a frame sees its own chunk of 25 tokens
+and all earlier ones, so a chunk that has been rendered never changes, and what it leaves behind can be kept.
+"""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from serve_app.model import flow_encoder, flow_estimator
+from serve_app.model.dims import FlowDims
+from serve_app.model.flow_encoder import EncoderState, FlowEncoder
+from serve_app.model.flow_estimator import GUIDANCE_ROWS, Estimator, EstimatorState
+from serve_app.model.layers import Projection
+from serve_app.model.transformer import frozen
+
+MAX_FRAMES = 15_000
+"""Upstream draws its noise once, for 300 s: prompt and speech together cannot be longer."""
+
+_ESTIMATOR_PREFIX = "decoder.estimator."
+
+
+def expected_tensors(dims: FlowDims) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of every tensor of flow.pt."""
+    estimator = flow_estimator.expected_tensors(dims.estimator)
+    return {
+        "spk_embed_affine_layer.weight": (dims.mel_bins, dims.speaker_dim),
+        "spk_embed_affine_layer.bias": (dims.mel_bins,),
+        **flow_encoder.expected_tensors(dims),
+        **{f"{_ESTIMATOR_PREFIX}{name}": shape for name, shape in estimator.items()},
+    }
+
+
+def draw_noise(mel_bins: int) -> Tensor:
+    """[MAX_FRAMES, mel_bins], the start of every trajectory, by position from the prompt's first frame.
+
+    It is not in the checkpoint: upstream draws [1, mel_bins, MAX_FRAMES] on the CPU right after seeding with 0.
+    """
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn((mel_bins, MAX_FRAMES), generator=generator).T.contiguous()
+
+
+@dataclass(eq=False, slots=True)
+class FlowState:
+    """One stream between two chunks.
+
+    speaker: [mel_bins], projected. prompt_mel: [2 P, mel_bins].
+    num_tokens: tokens committed, the prompt's included.
+    num_left: tokens that may still come once the stream's end is known, else None.
+    """
+
+    speaker: Tensor
+    prompt_mel: Tensor
+    encoder: EncoderState
+    estimator: EstimatorState
+    num_tokens: int = 0
+    num_left: int | None = None
+
+    @property
+    def num_bytes(self) -> int:
+        return self.encoder.num_bytes + self.estimator.num_bytes + self.speaker.nbytes + self.prompt_mel.nbytes
+
+    @torch.inference_mode()
+    def clone(self) -> "FlowState":
+        """An independent copy: one voice's prefix serves many streams. What never changes is shared."""
+        return FlowState(
+            self.speaker, self.prompt_mel, self.encoder.clone(), self.estimator.clone(), self.num_tokens, self.num_left
+        )
+
+
+class Flow(nn.Module):
+    """The flow's weights, and the noise. All state is in the `FlowState` that is passed in.
+
+    noise: [MAX_FRAMES, mel_bins].
+    """
+
+    def __init__(self, dims: FlowDims, tensors: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.dims = dims
+        times = _euler_times(dims.num_steps)
+        self._step_sizes = [end - start for start, end in itertools.pairwise(times)]
+        estimator = {
+            name.removeprefix(_ESTIMATOR_PREFIX): tensor
+            for name, tensor in tensors.items()
+            if name.startswith(_ESTIMATOR_PREFIX)
+        }
+        self.encoder = FlowEncoder(dims, tensors)
+        self.estimator = Estimator(dims.estimator, estimator, times[:-1], dims.chunk_frames)
+        self.speaker_projection = Projection(
+            tensors["spk_embed_affine_layer.weight"], tensors["spk_embed_affine_layer.bias"]
+        )
+        self.noise = frozen(draw_noise(dims.mel_bins).to(self.speaker_projection.weight))
+
+    @classmethod
+    @torch.no_grad()
+    def from_tensors(cls, dims: FlowDims, tensors: Mapping[str, Tensor]) -> "Flow":
+        """tensors: as `expected_tensors` says."""
+        return cls(dims, tensors).eval()
+
+    @torch.inference_mode()
+    def open(self, speaker: Tensor, prompt_ids: Tensor, prompt_mel: Tensor, *, poison: bool = False) -> FlowState:
+        """A stream behind those chunks of its prompt that do not depend on what will be said.
+
+        speaker: [speaker_dim]; prompt_ids: [P], P >= 0; prompt_mel: [token_mel_ratio * P, mel_bins].
+        poison: fill spare memory with NaN (tests).
+        Raises ValueError when the prompt's mel does not fit its tokens.
+        """
+        dims, like = self.dims, self.noise
+        expected = (dims.token_mel_ratio * len(prompt_ids), dims.mel_bins)
+        if prompt_mel.shape != expected:
+            raise ValueError(f"{len(prompt_ids)} prompt tokens need a mel of {expected}, not {tuple(prompt_mel.shape)}")
+        projected = self.speaker_projection(F.normalize(speaker.to(like), dim=0))
+        state = FlowState(projected, prompt_mel.to(like), self.encoder.open(poison), self.estimator.open(poison))
+        window = dims.chunk_tokens + dims.lookahead
+        while len(prompt_ids) - state.num_tokens >= window:
+            self.render([state], [prompt_ids[state.num_tokens : state.num_tokens + window]])
+        return state
+
+    @torch.inference_mode()
+    def render(self, states: Sequence[FlowState], ids: Sequence[Tensor]) -> list[Tensor]:
+        """The next chunk of each of B streams, at positions of their own. Commits it.
+
+        ids: [n] of each, the tokens from `num_tokens` on, the rest of the prompt included: first the chunk
+            (`dims.chunk_tokens`), then the lookahead (`dims.lookahead`). Fewer means that the stream ends there.
+        Returns the mel of each, [token_mel_ratio * min(n, chunk_tokens), mel_bins], the prompt's frames included.
+        Raises ValueError, with no state changed, for a stream that has ended, has no token, or is too long.
+        """
+        dims = self.dims
+        num_tokens = [min(len(tokens), dims.chunk_tokens) for tokens in ids]
+        for state, tokens, count in zip(states, ids, num_tokens, strict=True):
+            self._check(state, len(tokens), count)
+        num_frames = [dims.token_mel_ratio * count for count in num_tokens]
+        length = max(num_frames)
+        window = dims.chunk_tokens + dims.lookahead
+        mu = self.encoder([state.encoder for state in states], [tokens[:window] for tokens in ids], num_tokens)
+        noise = torch.stack([self._noise_for(state, length) for state in states])
+        mel = self._solve(noise, self._conditions(states, mu), [state.estimator for state in states], num_frames)
+        for state, tokens, count in zip(states, ids, num_tokens, strict=True):
+            state.num_tokens += count
+            if len(tokens) < window:
+                state.num_left = len(tokens) - count
+        return [frames[:count] for frames, count in zip(mel, num_frames, strict=True)]
+
+    def _check(self, state: FlowState, num_ids: int, num_tokens: int) -> None:
+        if num_tokens == 0:
+            raise ValueError("a chunk needs at least one token")
+        if state.num_left is not None and num_ids != state.num_left:
+            raise ValueError(f"the stream ends after {state.num_left} more tokens, and now has {num_ids}")
+        if self.dims.token_mel_ratio * (state.num_tokens + num_tokens) > MAX_FRAMES:
+            raise ValueError(f"prompt and speech are longer than {MAX_FRAMES} frames")
+
+    def _noise_for(self, state: FlowState, length: int) -> Tensor:
+        """[length, mel_bins]; past the noise's end there is only padding."""
+        start = self.dims.token_mel_ratio * state.num_tokens
+        noise = self.noise[start : start + length]
+        return F.pad(noise, (0, 0, 0, length - len(noise)))
+
+    def _conditions(self, states: Sequence[FlowState], mu: Tensor) -> Tensor:
+        """mu: [B, T, mel_bins] -> the estimator's input [B, 2, T, 4 * mel_bins], its first quarter still empty."""
+        num_streams, length, bins = mu.shape
+        x = mu.new_zeros((num_streams, GUIDANCE_ROWS, length, 4 * bins))
+        for row, state, stream_mu in zip(x[:, 0], states, mu, strict=True):
+            start = self.dims.token_mel_ratio * state.num_tokens
+            prompt = state.prompt_mel[start : start + length]
+            row[:, bins : 2 * bins] = stream_mu
+            row[:, 2 * bins : 3 * bins] = state.speaker
+            row[: len(prompt), 3 * bins :] = prompt
+        return x
+
+    def _solve(
+        self, noise: Tensor, conditions: Tensor, states: Sequence[EstimatorState], num_frames: Sequence[int]
+    ) -> Tensor:
+        """Euler's method with classifier-free guidance. noise: [B, T, mel_bins] -> [B, T, mel_bins]."""
+        guidance = self.dims.cfg_rate
+        run = self.estimator.begin(states, num_frames)
+        rows, slot = conditions.flatten(0, 1), conditions[..., : self.dims.mel_bins]
+        x = noise
+        for step, size in enumerate(self._step_sizes):
+            slot.copy_(x[:, None])
+            guided, unguided = run.velocity(rows, step).view(-1, GUIDANCE_ROWS, *x.shape[1:]).unbind(1)
+            x = x.add(guided, alpha=size * (1 + guidance)).sub_(unguided, alpha=size * guidance)
+        run.commit()
+        return x
+
+
+def _euler_times(num_steps: int) -> list[float]:
+    """num_steps + 1 times from 0 to 1, dense at the start (upstream's cosine schedule)."""
+    return [1 - math.cos(math.pi / 2 * step / num_steps) for step in range(num_steps + 1)]
