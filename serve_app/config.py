@@ -56,10 +56,13 @@ class SynthesisConfig(Settings):
     min_token_text_ratio: float = Field(default=2, ge=0)
     max_token_text_ratio: float = Field(default=20, gt=0)
     """Bounds of an utterance: speech tokens for each text token (upstream's names and values)."""
+    first_hop_tokens: int = Field(default=12, ge=1, le=25)
+    """Speech tokens (40 ms each) of the first chunk: a voice's prompt is cut, from its start, so that it ends this many
+    tokens before a border of the flow's chunks. Fewer sound earlier, and leave less audio in hand."""
     render_batch: int = Field(default=1, ge=1)
     """Chunks rendered together: on a CPU two take twice as long as one, so an urgent one would wait for the other."""
     max_lead_s: float = Field(default=math.inf, gt=0)
-    """Pause a stream whose listener has this much audio in hand; .inf lets it run ahead while nobody else needs time."""
+    """Pause a stream whose listener has this much audio in hand; .inf: it runs ahead while nobody else needs time."""
     max_load: float | None = Field(default=None, gt=0)
     """Refuse a newcomer when steady playback would take more than this share of the engine's time, by the measured cost
     of its steps. None: only `max_streams` refuses."""

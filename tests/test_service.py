@@ -4,6 +4,7 @@ import asyncio
 import base64
 import io
 import os
+import re
 import shutil
 import signal
 import socket
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.conftest import Service, free_port, local_settings, start_service
+from tests.conftest import ROOT, Service, environment, free_port, local_settings, start_service
 
 pytestmark = pytest.mark.service
 
@@ -130,19 +131,52 @@ def test_unknown_voices_and_empty_texts_are_named(service: Service) -> None:
     assert (reply.status_code, reply.json()["error"]["code"]) == (400, "empty_input")
 
 
-def test_ctrl_c_ends_everything_it_started_and_frees_the_port(toy_checkpoint: Path, tmp_path: Path) -> None:
-    running = start_service(tmp_path, local_settings(toy_checkpoint))
+def test_the_readme_commands_start_speak_and_end_with_ctrl_c(tmp_path: Path) -> None:
+    serve, curl = readme_commands()
+    assert serve.startswith("make serve")
+    port = free_port()
+    log = tmp_path / "log"
+    with log.open("wb") as output:
+        make = subprocess.Popen(
+            ["make", "serve", f"PORT={port}"],
+            cwd=ROOT,
+            env=environment(),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    running = Service(f"http://127.0.0.1:{port}", make, log, ray_folder="")
     try:
         running.wait_until_ready()
-        assert "curl" in running.log.read_text()
-        session = os.getsid(running.process.pid)
-        assert len(processes_of_session(session)) > 3
+        printed = next(line for line in wait_for_lines(log, "curl") if "curl" in line)
+        for number, command in enumerate((curl.replace("8000", str(port)), printed)):
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            subprocess.run(command, shell=True, check=True, cwd=folder, timeout=60)
+            samples, rate = soundfile.read(folder / "hello.wav")
+            assert rate == 24_000 and len(samples) > 12_000
+        assert len(processes_of_session(make.pid)) > 3
     finally:
-        running.stop()
+        os.killpg(make.pid, signal.SIGINT)  # what a terminal does on Ctrl-C
+        make.wait(timeout=60)
     deadline = time.monotonic() + 30
-    while processes_of_session(session) and time.monotonic() < deadline:
+    while processes_of_session(make.pid) and time.monotonic() < deadline:
         time.sleep(0.2)
-    assert processes_of_session(session) == []
+    assert processes_of_session(make.pid) == []
+
+
+def readme_commands() -> tuple[str, str]:
+    """The README's first command, and its curl line."""
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    return blocks[0].strip(), next(block for block in blocks if block.startswith("curl"))
+
+
+def wait_for_lines(log: Path, word: str) -> list[str]:
+    """The log's lines, once one of them holds `word`."""
+    deadline = time.monotonic() + 30
+    while word not in log.read_text() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return log.read_text().splitlines()
 
 
 def processes_of_session(session: int) -> list[str]:

@@ -78,7 +78,7 @@ class StreamingEngine:
         self._language = LanguageStage(model, cache, Sampler(dims.sampling), dims.language_model.speech_vocab)
         flow = Flow.from_tensors(dims.flow, checkpoint.flow)
         vocoder = Vocoder.from_tensors(dims.vocoder, checkpoint.vocoder)
-        self.prefixes = FlowPrefixCache(flow, config.flow_cache_mib * 2**20)
+        self.prefixes = FlowPrefixCache(flow, config.flow_cache_mib * 2**20, config.first_hop_tokens)
         self._render = RenderStage(flow, vocoder, self.prefixes)
         limits = Limits(render=config.render_batch, max_lead_s=config.max_lead_s)
         self._scheduler = Scheduler(limits)

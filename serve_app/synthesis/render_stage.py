@@ -12,34 +12,50 @@ from serve_app.model.flow import Flow, FlowState
 from serve_app.model.vocoder import Vocoder, VocoderState
 from serve_app.synthesis.stream import SpeechStream
 
+MIN_PROMPT_TOKENS = 50
+"""A prompt is not cut below two seconds: the voice would suffer."""
+
+
+def cut_tokens(num_tokens: int, chunk_tokens: int, first_hop_tokens: int) -> int:
+    """How many tokens to drop from the start of a prompt so that its end lies `first_hop_tokens` before a chunk border.
+
+    The first chunk can be rendered as soon as the chunk that the prompt's end lies in is full, so this many new tokens
+    are all that the first sound waits for. Only the flow's prompt is cut: the language model reads the whole clip.
+    """
+    cut = (num_tokens + first_hop_tokens) % chunk_tokens
+    return cut if num_tokens - cut >= MIN_PROMPT_TOKENS else 0
+
 
 class FlowPrefixCache:
     """The flow's state after a voice's prompt, computed once per voice and copied for each stream; LRU by bytes."""
 
-    def __init__(self, flow: Flow, max_bytes: int) -> None:
+    def __init__(self, flow: Flow, max_bytes: int, first_hop_tokens: int) -> None:
         self._flow = flow
         self._max_bytes = max_bytes
+        self._first_hop_tokens = first_hop_tokens
         self._states: OrderedDict[str, FlowState] = OrderedDict()
         self.hits = 0
         self.misses = 0
 
-    def open(self, voice: VoicePrompt) -> FlowState:
-        """A state of its own for one stream, positioned after the voice's whole prompt chunks."""
+    def open(self, voice: VoicePrompt) -> tuple[FlowState, Tensor]:
+        """A state of its own for one stream, after the voice's whole prompt chunks, and the prompt's ids, int64 [P]."""
+        dims = self._flow.dims
+        cut = cut_tokens(len(voice.speech_ids), dims.chunk_tokens, self._first_hop_tokens)
+        prompt_ids = torch.from_numpy(voice.speech_ids[cut:].astype(np.int64))
         known = self._states.get(voice.key)
         if known is not None:
             self._states.move_to_end(voice.key)
             self.hits += 1
-            return known.clone()
+            return known.clone(), prompt_ids
         self.misses += 1
-        prefix = self._flow.open(
-            torch.from_numpy(voice.speaker), speech_ids(voice), torch.from_numpy(np.ascontiguousarray(voice.mel))
-        )
+        mel = np.ascontiguousarray(voice.mel[dims.token_mel_ratio * cut :])
+        prefix = self._flow.open(torch.from_numpy(voice.speaker), prompt_ids, torch.from_numpy(mel))
         if prefix.num_bytes > self._max_bytes:
-            return prefix
+            return prefix, prompt_ids
         self._states[voice.key] = prefix
         while self.num_bytes > self._max_bytes:
             self._states.popitem(last=False)
-        return prefix.clone()
+        return prefix.clone(), prompt_ids
 
     @property
     def num_bytes(self) -> int:
@@ -58,8 +74,7 @@ class RenderStage:
         self._mel_ratio = flow.dims.token_mel_ratio
 
     def open(self, stream: SpeechStream) -> None:
-        stream.prompt_ids = speech_ids(stream.voice)
-        stream.flow = self._prefixes.open(stream.voice)
+        stream.flow, stream.prompt_ids = self._prefixes.open(stream.voice)
         stream.vocoder = self._vocoder.open(stream.seed)
         self.count(stream)
 
@@ -94,8 +109,3 @@ class RenderStage:
             self.count(stream)
         samples = self._vocoder.render(vocoders, voiced, last)
         return [(part.numpy(), final) for part, final in zip(samples, last, strict=True)]
-
-
-def speech_ids(voice: VoicePrompt) -> Tensor:
-    """int64 [P], the prompt tokens that the flow starts with."""
-    return torch.from_numpy(voice.speech_ids.astype(np.int64))
