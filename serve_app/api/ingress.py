@@ -1,0 +1,128 @@
+"""The Ray Serve ingress: `SpeechService` over deployment handles, and the deployment that serves the ASGI app.
+
+The only file of `api/` that knows Ray: its errors and its generators end here.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from ray import serve
+from ray.exceptions import RayError, RayTaskError
+from ray.serve.exceptions import BackPressureError, RayServeException
+from ray.serve.handle import DeploymentHandle
+from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serve_app.api.routes import create_api
+from serve_app.config import ApiConfig
+from serve_app.errors import NotReady, Overloaded, SpeechError
+from serve_app.messages import AudioChunk, PreparedSpeech, SpeechRequest, VoiceInfo
+
+READY_TIMEOUT_S = 2.0
+"""A call to a deployment without replicas waits for one; readiness does not."""
+
+LARGE_ARGUMENT_BYTES = 1024 * 1024
+"""Above this a request goes through the object store: a gRPC message between replicas may hold 4 MiB."""
+
+
+class RayService:
+    """`SpeechService` over the handles of the two other deployments.
+
+    preprocess: `prepare(request)`, `voices()`. synthesis: the async generator `speak(prepared)`, `ready()`.
+    """
+
+    def __init__(self, preprocess: DeploymentHandle, synthesis: DeploymentHandle) -> None:
+        self.preprocess = preprocess
+        self.synthesis = synthesis
+
+    async def prepare(self, request: SpeechRequest) -> PreparedSpeech:
+        handle = self.preprocess
+        if request.reference is not None and len(request.reference.audio) > LARGE_ARGUMENT_BYTES:
+            handle = handle.options(_by_reference=True)
+        prepared: PreparedSpeech = await answer(handle.prepare.remote(request))
+        return prepared
+
+    async def speak(self, prepared: PreparedSpeech) -> AsyncGenerator[AudioChunk, None]:
+        chunks = self.synthesis.options(stream=True).speak.remote(prepared)
+        ended = False
+        try:
+            async for chunk in chunks:
+                yield chunk
+            ended = True
+        except (RayError, RayServeException) as error:
+            ended = True
+            raise translated(error) from None
+        finally:
+            if not ended:  # the consumer left: the replica must hear of it
+                chunks.cancel()
+
+    async def voices(self) -> tuple[VoiceInfo, ...]:
+        return tuple(await answer(self.preprocess.voices.remote()))
+
+    async def ready(self) -> bool:
+        try:
+            return bool(await asyncio.wait_for(answer(self.synthesis.ready.remote()), READY_TIMEOUT_S))
+        except (asyncio.TimeoutError, NotReady, Overloaded):
+            return False
+
+
+async def answer(response: Any) -> Any:
+    """The value of a `DeploymentResponse`, cancelled with whoever awaits it. Errors: `SpeechError`."""
+    try:
+        return await response
+    except asyncio.CancelledError:
+        response.cancel()
+        raise
+    except (RayError, RayServeException) as error:
+        raise translated(error) from None
+
+
+def translated(error: BaseException) -> Exception:
+    """What one of Ray's exceptions means here.
+
+    Ours come wrapped, with the replica's traceback as their text: the original is inside. A queue over its limit is
+    `Overloaded`; a replica or node that died is `NotReady`, which after the first byte breaks the stream.
+    """
+    while isinstance(error, RayTaskError) and isinstance(error.cause, BaseException):
+        error = error.cause
+    if isinstance(error, SpeechError):
+        return error
+    if isinstance(error, BackPressureError):
+        return Overloaded("The queue is full; try again in a moment.")
+    if isinstance(error, RayError | RayServeException):
+        return NotReady("The replica that served this request went away; try again.")
+    return error if isinstance(error, Exception) else RuntimeError("A replica ended.")
+
+
+class WithoutRequestId:
+    """Ray's own server puts `x-request-id` on every response; a second one would make the value a list."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_without(message: Message) -> None:
+            if message["type"] in ("http.response.start", "websocket.http.response.start"):
+                message = {**message, "headers": list(message.get("headers", []))}
+                del MutableHeaders(scope=message)["x-request-id"]
+            await send(message)
+
+        await self.app(scope, receive, send_without)
+
+
+# A stream is an ongoing request for as long as it plays: the default of 5 would be five listeners.
+@serve.deployment(max_ongoing_requests=1000)
+@serve.ingress()
+class Ingress:
+    """Holds the handles; Ray asks it for the ASGI app once its constructor has run."""
+
+    def __init__(self, config: ApiConfig, preprocess: DeploymentHandle, synthesis: DeploymentHandle) -> None:
+        self.config = config
+        self.service = RayService(preprocess, synthesis)
+
+    def __serve_build_asgi_app__(self) -> Starlette:
+        app = create_api(self.service, self.config)
+        app.add_middleware(WithoutRequestId)
+        return app

@@ -1,0 +1,42 @@
+"""The ASGI app: routes, and what surrounds all of them."""
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from serve_app.api.boundary import Boundary, RequestIds
+from serve_app.api.catalog import Catalog
+from serve_app.api.error_table import error_response
+from serve_app.api.service import SpeechService
+from serve_app.api.speech import SpeechEndpoint
+from serve_app.config import ApiConfig
+
+
+def create_api(service: SpeechService, config: ApiConfig) -> Starlette:
+    """The whole HTTP interface over `service`. Pure ASGI throughout, and no Ray: tests give it a fake service."""
+    catalog = Catalog(service, config)
+    app = Starlette(
+        routes=[
+            Route("/v1/audio/speech", SpeechEndpoint(service, config), methods=["POST"]),
+            Route("/v1/audio/voices", catalog.voices),
+            Route("/v1/audio/voices/{voice}", catalog.voice),
+            Route("/v1/audio/models", catalog.audio_models),
+            Route("/v1/models", catalog.models),
+            Route("/v1/models/{model:path}", catalog.model),
+            Route("/health", catalog.health),
+            Route("/ready", catalog.ready),
+        ],
+        middleware=[Middleware(RequestIds), Middleware(Boundary)],
+        exception_handlers={HTTPException: refuse},
+    )
+    # a redirect would be an answer that no client asked for
+    app.router.redirect_slashes = False
+    return app
+
+
+async def refuse(request: Request, error: Exception) -> Response:
+    """The framework's own refusals (404, 405), in the body shape of all others."""
+    return error_response(error)

@@ -1,0 +1,30 @@
+"""What the HTTP edge needs from the rest of the application.
+
+`RayService` (`ingress.py`) implements it over deployment handles, `tests/fakes.py` in memory: everything else in `api/`
+runs without Ray.
+"""
+
+from collections.abc import AsyncGenerator
+from typing import Protocol
+
+from serve_app.messages import AudioChunk, PreparedSpeech, SpeechRequest, VoiceInfo
+
+
+class SpeechService(Protocol):
+    """Text in, audio out. Every method may raise any `SpeechError`."""
+
+    async def prepare(self, request: SpeechRequest) -> PreparedSpeech:
+        """Turn a request into token ids and a voice prompt, on a CPU replica."""
+        ...
+
+    def speak(self, prepared: PreparedSpeech) -> AsyncGenerator[AudioChunk, None]:
+        """Generate the audio. Closing the generator at any moment, also before its first chunk, frees the stream."""
+        ...
+
+    async def voices(self) -> tuple[VoiceInfo, ...]:
+        """Every voice that `SpeechRequest.voice` can name."""
+        ...
+
+    async def ready(self) -> bool:
+        """Whether a warmed synthesis replica exists. Answers quickly, also when none does."""
+        ...
