@@ -1,0 +1,172 @@
+"""Mel (50 Hz) to samples (24 kHz), piece by piece, equal to upstream's vocoder on the whole utterance (HiFT).
+
+Of the past a stream keeps a few frames of mel, the noise of these frames, and the phase of each harmonic, the only
+thing that reaches back without limit. It holds back the newest frames until what follows can no longer change them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import torch
+from torch import Tensor, nn
+
+from serve_app.model import vocoder_decoder, vocoder_source
+from serve_app.model.dims import VocoderDims
+from serve_app.model.vocoder_decoder import Decoder
+from serve_app.model.vocoder_source import PITCH_CONTEXT, HarmonicSource, PitchPredictor
+
+
+def expected_tensors(dims: VocoderDims) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of every tensor of hift.pt, without the prefix `generator.` and with weight norm folded."""
+    return {**vocoder_source.expected_tensors(dims), **vocoder_decoder.expected_tensors(dims)}
+
+
+@dataclass(eq=False, slots=True)
+class VocoderState:
+    """One stream between two pieces.
+
+    generator: draws the noise, frame by frame.
+    mel: [F, mel_bins], the newest frames, from the left context of the next output's left context on.
+    noise: [N, samples_per_frame], from frame `window_start` on.
+    phase: fp64 [tones], cycles, at the centre of the frame before `window_start`.
+    first_lookahead_frames: held back at the first output.
+    num_frames: received. num_emitted: of them turned into samples.
+    """
+
+    generator: torch.Generator
+    mel: Tensor
+    noise: Tensor
+    phase: Tensor
+    first_lookahead_frames: int
+    num_frames: int = 0
+    num_emitted: int = 0
+    window_start: int = 0
+    ended: bool = False
+
+    @property
+    def num_bytes(self) -> int:
+        return self.mel.nbytes + self.noise.nbytes + self.phase.nbytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """What one stream renders now, all in frames. Windows of one shape run as one batch.
+
+    num_context: frames of mel before the window, for the pitch; 0 only at the start of the utterance.
+    """
+
+    num_context: int
+    num_frames: int
+    wanted: range
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        return (self.num_context, self.num_frames, self.wanted.start, self.wanted.stop)
+
+
+class Vocoder(nn.Module):
+    """The vocoder's weights. All state is in the `VocoderState` that is passed in.
+
+    Move it with `.to(device)` only: the pitch predictor stays fp64.
+    """
+
+    def __init__(self, dims: VocoderDims, tensors: Mapping[str, Tensor], lookahead_frames: int | None) -> None:
+        super().__init__()
+        self.dims = dims
+        self.pitch = PitchPredictor(tensors)
+        self.source = HarmonicSource(dims, tensors)
+        self.decoder = Decoder(dims, tensors)
+        # The decoder's reach, and one frame because the phase is interpolated. The pitch reaches four frames further,
+        # but what these change there lies below float noise (measured on random weights of unit gain: under 2e-6).
+        exact = self.decoder.reach.right + 1
+        self.lookahead_frames = exact if lookahead_frames is None else lookahead_frames
+
+    @classmethod
+    @torch.no_grad()
+    def from_tensors(
+        cls, dims: VocoderDims, tensors: Mapping[str, Tensor], *, lookahead_frames: int | None = None
+    ) -> "Vocoder":
+        """tensors: as `expected_tensors` says.
+
+        lookahead_frames: held back; by default what makes a stream equal to the whole (16 for CosyVoice2).
+        """
+        return cls(dims, tensors, lookahead_frames).eval()
+
+    def open(self, seed: int, *, first_lookahead_frames: int | None = None) -> VocoderState:
+        """A stream whose noise depends on `seed` alone.
+
+        first_lookahead_frames: hold back only so many frames at the first output, for an earlier first sound that is
+            not exact: with 8, up to 73 dB below the peak.
+        """
+        like = self.source.weight
+        return VocoderState(
+            generator=torch.Generator().manual_seed(seed),
+            mel=like.new_empty((0, self.dims.in_channels)),
+            noise=like.new_empty((0, self.dims.samples_per_frame)),
+            phase=torch.zeros(self.source.num_tones, dtype=torch.float64, device=like.device),
+            first_lookahead_frames=self.lookahead_frames if first_lookahead_frames is None else first_lookahead_frames,
+        )
+
+    @torch.inference_mode()
+    def render(self, states: Sequence[VocoderState], mels: Sequence[Tensor], final: Sequence[bool]) -> list[Tensor]:
+        """The next samples of each of B streams.
+
+        mels: [F, mel_bins] of each, F >= 0; final: whether these are its last frames.
+        Returns [S] of each, float32, S >= 0, a multiple of samples_per_frame. Raises ValueError for a stream that has
+        ended.
+        """
+        if any(state.ended for state in states):
+            raise ValueError("a stream that has ended gets no more frames")
+        windows = [self._receive(*arrival) for arrival in zip(states, mels, final, strict=True)]
+        outputs = [self.source.weight.new_empty(0)] * len(states)
+        busy = [index for index, window in enumerate(windows) if len(window.wanted)]
+        busy.sort(key=lambda index: windows[index].shape)
+        for _, group in groupby(busy, key=lambda index: windows[index].shape):
+            members = list(group)
+            samples = self._render_alike([states[index] for index in members], windows[members[0]])
+            for index, row in zip(members, samples, strict=True):
+                outputs[index] = row
+        return outputs
+
+    def _receive(self, state: VocoderState, mel: Tensor, final: bool) -> _Window:
+        """Appends the frames and says what can be rendered."""
+        state.mel = torch.cat((state.mel, mel.to(state.mel)))
+        state.num_frames += len(mel)
+        state.ended = final
+        held_back = self.lookahead_frames if state.num_emitted else state.first_lookahead_frames
+        end = max(state.num_emitted, state.num_frames - (0 if final else held_back))
+        num_drawn = state.window_start + len(state.noise)
+        shape = (state.num_frames - num_drawn, self.dims.samples_per_frame)
+        # Frames of 480 samples are whole blocks of the generator, so that the cut into calls does not change the noise.
+        fresh = torch.randn(shape, generator=state.generator)
+        state.noise = torch.cat((state.noise, fresh.to(state.noise)))
+        return _Window(
+            num_context=min(PITCH_CONTEXT, state.window_start),
+            num_frames=state.num_frames - state.window_start,
+            wanted=range(state.num_emitted - state.window_start, end - state.window_start),
+        )
+
+    def _render_alike(self, states: Sequence[VocoderState], window: _Window) -> Tensor:
+        """-> [B, S]. Moves every state on."""
+        mel = torch.stack([state.mel for state in states])
+        phase = torch.stack([state.phase for state in states])
+        noise = torch.stack([state.noise for state in states])
+        pitch = self.pitch(mel)[:, window.num_context :]
+        excitation = self.source(pitch, phase, noise, at_start=window.num_context == 0)
+        samples: Tensor = self.decoder(mel[:, window.num_context :], excitation, window.wanted)
+        num_past = max(0, window.wanted.stop - self.decoder.reach.left)
+        if num_past:
+            phase = self.source.advance(phase, self.source.increments(pitch[:, :num_past]))[:, -1]
+        for state, stream_phase in zip(states, phase, strict=True):
+            self._move_on(state, window.wanted.stop, num_past, stream_phase)
+        return samples
+
+    def _move_on(self, state: VocoderState, num_rendered: int, num_past: int, phase: Tensor) -> None:
+        """num_rendered, num_past: frames from the window's start that are rendered, and that are no longer needed."""
+        state.num_emitted = state.window_start + num_rendered
+        state.window_start += num_past
+        state.phase = phase
+        state.noise = state.noise[num_past:].clone()
+        num_kept = state.num_frames - state.window_start + min(PITCH_CONTEXT, state.window_start)
+        state.mel = state.mel[len(state.mel) - num_kept :].clone()
