@@ -54,7 +54,9 @@ def whisper_mel(samples: Float32Array) -> Float32Array:
     filters = _slaney_filters(SPEECH_RATE_HZ, _WHISPER_FFT, _WHISPER_MELS, SPEECH_RATE_HZ / 2)
     mel = np.empty((len(frames), _WHISPER_MELS), np.float32)
     for start in range(0, len(frames), _BLOCK):
-        mel[start : start + _BLOCK] = _power(frames[start : start + _BLOCK] * _hann(_WHISPER_FFT), _WHISPER_FFT) @ filters
+        mel[start : start + _BLOCK] = (
+            _power(frames[start : start + _BLOCK] * _hann(_WHISPER_FFT), _WHISPER_FFT) @ filters
+        )
     log = np.log10(np.maximum(mel, 1e-10))
     log = (np.maximum(log, log.max() - 8.0) + 4.0) / 4.0
     return np.ascontiguousarray(log.T, dtype=np.float32)
@@ -76,7 +78,8 @@ def kaldi_fbank(samples: Float32Array) -> Float32Array:
         block = block - 0.97 * np.concatenate([block[:, :1], block[:, :-1]], axis=1)
         mel[start : start + _BLOCK] = _power(block * _povey(), _KALDI_FFT) @ _kaldi_filters()
     log = np.log(np.maximum(mel, np.finfo(np.float32).eps))
-    return (log - log.mean(axis=0)).astype(np.float32)
+    fbank: Float32Array = (log - log.mean(axis=0)).astype(np.float32)
+    return fbank
 
 
 def _frames(samples: Float32Array, size: int, hop: int) -> Float32Array:
@@ -102,12 +105,12 @@ def _povey() -> Float32Array:
     return (symmetric**0.85).astype(np.float32)
 
 
-def _triangles(corners: NDArray[np.float64], points: NDArray[np.float64]) -> NDArray[np.float64]:
+def _triangles(corners: NDArray[np.floating], points: NDArray[np.floating]) -> NDArray[np.floating]:
     """Triangular filters [points, filters] with the given left, middle and right corners [filters + 2]."""
     left, middle, right = corners[:-2], corners[1:-1], corners[2:]
     rising = (points[:, None] - left) / (middle - left)
     falling = (right - points[:, None]) / (right - middle)
-    return np.maximum(0.0, np.minimum(rising, falling))
+    return np.asarray(np.maximum(0.0, np.minimum(rising, falling)))
 
 
 @cache
@@ -120,15 +123,15 @@ def _slaney_filters(rate_hz: int, num_fft: int, num_mels: int, top_hz: float) ->
     mels = np.linspace(0.0, to_mel(top_hz), num_mels + 2)
     corners = np.where(mels < 15, mels * 200 / 3, 1000 * 6.4 ** ((mels - 15) / 27))
     filters = _triangles(corners, np.fft.rfftfreq(num_fft, 1 / rate_hz))
-    return (filters * 2 / (corners[2:] - corners[:-2])).astype(np.float32)
+    return np.asarray(filters * 2 / (corners[2:] - corners[:-2]), dtype=np.float32)
 
 
 @cache
 def _kaldi_filters() -> Float32Array:
     """Kaldi's mel filters, triangular on the mel scale, float32 [257, 80]; the last bin is never used."""
 
-    def to_mel(hz: NDArray[np.float64]) -> NDArray[np.float64]:
-        return 1127.0 * np.log1p(hz / 700.0)
+    def to_mel(hz: NDArray[np.floating]) -> NDArray[np.floating]:
+        return np.asarray(1127.0 * np.log1p(hz / 700.0))
 
     low, high = to_mel(np.asarray([_KALDI_LOW_HZ, SPEECH_RATE_HZ / 2]))
     bins = to_mel(np.arange(_KALDI_FFT // 2 + 1) * SPEECH_RATE_HZ / _KALDI_FFT)

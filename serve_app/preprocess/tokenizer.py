@@ -48,7 +48,7 @@ class Tokenizer:
     def __init__(self, backend: Backend) -> None:
         backend.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in SPECIAL_TOKENS])
         self._backend = backend
-        self.end_of_prompt_id: int = backend.token_to_id(END_OF_PROMPT)
+        self.end_of_prompt_id: int = backend.token_to_id(END_OF_PROMPT) or 0
 
     @classmethod
     def from_checkpoint(cls, directory: Path) -> "Tokenizer":
@@ -62,10 +62,12 @@ class Tokenizer:
                 return cls(Backend.from_file(str(folder / "tokenizer.json")))
             return cls(_from_slow_files(folder))
         except FileNotFoundError as error:
-            raise CheckpointError(f"The tokenizer is incomplete: {FOLDER}/{Path(error.filename).name} is missing.") from error
+            raise CheckpointError(
+                f"The tokenizer is incomplete: {FOLDER}/{Path(error.filename).name} is missing."
+            ) from error
         except CheckpointError:
             raise
-        except Exception as error:  # noqa: BLE001  (the tokenizers library raises bare Exceptions)
+        except Exception as error:  # the tokenizers library raises nothing narrower
             raise CheckpointError(f"The tokenizer in {FOLDER} cannot be read: {error}") from error
 
     @property

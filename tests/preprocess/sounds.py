@@ -17,7 +17,9 @@ def speech_like(seconds: float, rate_hz: int = 24_000, seed: int = 0, pitch_hz: 
     pitch = pitch_hz * (1 + 0.1 * np.sin(2 * np.pi * 0.7 * t + rng.uniform(0, 6)))
     phase = 2 * np.pi * np.cumsum(pitch) / rate_hz
     knots = np.arange(0, seconds + 0.5, 0.2)
-    formants = [np.interp(t, knots, rng.uniform(lo, hi, len(knots))) for lo, hi in ((300, 800), (900, 2200), (2300, 3000))]
+    formants = [
+        np.interp(t, knots, rng.uniform(lo, hi, len(knots))) for lo, hi in ((300, 800), (900, 2200), (2300, 3000))
+    ]
     sound = np.zeros(num)
     for harmonic in range(1, int(3800 / (pitch_hz * 1.1)) + 1):
         frequency = harmonic * pitch
@@ -25,7 +27,7 @@ def speech_like(seconds: float, rate_hz: int = 24_000, seed: int = 0, pitch_hz: 
         sound += gain * np.sin(harmonic * phase)
     syllables = np.clip(np.sin(2 * np.pi * 2.2 * t) + 0.6, 0, 1)
     sound *= syllables
-    return (0.5 * sound / max(1e-9, np.abs(sound).max())).astype(np.float32)
+    return np.asarray(0.5 * sound / max(1e-9, np.abs(sound).max()), dtype=np.float32)
 
 
 def encoded(samples: Float32Array, rate_hz: int, file_format: str = "WAV", subtype: str | None = None) -> bytes:

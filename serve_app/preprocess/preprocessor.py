@@ -1,0 +1,108 @@
+"""From a request to arrays: the whole front end, synchronous, safe to call from several threads."""
+
+import hashlib
+import secrets
+from pathlib import Path
+
+import numpy as np
+
+from serve_app.config import PreprocessConfig
+from serve_app.errors import CheckpointError, InvalidAudio
+from serve_app.messages import (
+    Int32Array,
+    PreparedSpeech,
+    PreparedUtterance,
+    SpeechRequest,
+    VoiceInfo,
+    VoicePrompt,
+)
+from serve_app.preprocess.normalize import clean
+from serve_app.preprocess.prompt_cache import PromptCache
+from serve_app.preprocess.reference_audio import decode
+from serve_app.preprocess.split import split
+from serve_app.preprocess.tokenizer import END_OF_PROMPT, Tokenizer
+from serve_app.preprocess.voice_prompt import VoicePromptBuilder
+from serve_app.preprocess.voices import DEFAULT_VOICE, ClipVoice, SpeakerVoice, Voices, content_hash
+
+_RECIPE = "1"
+"""Part of every prompt's key: raise it when the same clip would give another prompt."""
+_NO_IDS: Int32Array = np.zeros(0, dtype=np.int32)
+
+
+class Preprocessor:
+    """Prepares requests. Voices and prompts are kept; nothing of a request is."""
+
+    def __init__(self, checkpoint: Path, config: PreprocessConfig) -> None:
+        """Loads the front end and makes the default voice's prompt, so that the first request waits for nothing.
+
+        Raises CheckpointError when a file of the front end or a built-in voice is missing or broken.
+        """
+        self._config = config
+        self._tokenizer = Tokenizer.from_checkpoint(checkpoint)
+        self._builder = VoicePromptBuilder(checkpoint, config.threads)
+        self._voices = Voices(config.voices_dir, checkpoint)
+        self._prompts = PromptCache(config.voice_cache_entries)
+        if self._voices.infos():
+            try:
+                self._named_voice(DEFAULT_VOICE)
+            except InvalidAudio as error:
+                raise CheckpointError(f"The default voice cannot be used. {error.message}") from error
+
+    def voices(self) -> tuple[VoiceInfo, ...]:
+        """Every voice that a request may name."""
+        return self._voices.infos()
+
+    def prepare(self, request: SpeechRequest) -> PreparedSpeech:
+        """Pieces of text as token ids, and the voice to speak them with.
+
+        Modes, as upstream's front end has them (`cosyvoice/cli/frontend.py`): instruct when there are instructions;
+        else zero-shot when the voice's clip has a transcript; else cross-lingual (a clip alone) or sft (no clip).
+        Raises EmptyInput, VoiceNotFound or InvalidAudio and its kin.
+        """
+        pieces = split(clean(request.text), self._tokenizer.count, self._config.max_utterance_tokens)
+        if request.reference is not None:
+            reference = request.reference
+            voice = self._clip_voice(reference.audio, content_hash(reference.audio), reference.transcript)
+        else:
+            voice = self._named_voice(request.voice)
+        prefix_ids, speech_prefix_ids = voice.transcript_ids, voice.speech_ids
+        instructions = clean(request.instructions).text
+        if instructions:
+            prefix_ids, speech_prefix_ids = self._tokenizer.encode(instructions + END_OF_PROMPT), _NO_IDS
+        elif len(voice.transcript_ids) == 0:
+            prefix_ids, speech_prefix_ids = _NO_IDS, _NO_IDS
+        utterances = tuple(
+            PreparedUtterance(self._tokenizer.encode(p.text), prefix_ids, speech_prefix_ids, p.start, p.end)
+            for p in pieces
+        )
+        seed = secrets.randbits(63) if request.seed is None else request.seed % 2**63
+        return PreparedSpeech(request.request_id, voice, utterances, seed, request.speed)
+
+    def _named_voice(self, name: str) -> VoicePrompt:
+        voice = self._voices.find(name)
+        if isinstance(voice, ClipVoice):
+            return self._clip_voice(voice.audio, voice.content_hash, voice.transcript)
+        return _speaker_prompt(voice)
+
+    def _clip_voice(self, audio: bytes, audio_hash: str, transcript: str) -> VoicePrompt:
+        """The prompt of a clip, from the cache if it was ever made of the same bytes and words."""
+        words = clean(transcript).text.replace("\n", " ")
+        config = self._config
+        settings = (_RECIPE, audio_hash, words, f"{config.min_reference_s:g}", f"{config.max_reference_s:g}")
+        key = hashlib.sha256("\0".join(settings).encode()).hexdigest()
+
+        def make() -> VoicePrompt:
+            clip = decode(audio, config.min_reference_s, config.max_reference_s)
+            return self._builder.build(clip, self._tokenizer.encode(words), key)
+
+        return self._prompts.get(key, make)
+
+
+def _speaker_prompt(voice: SpeakerVoice) -> VoicePrompt:
+    return VoicePrompt(
+        key=hashlib.sha256(b"speaker\0" + voice.speaker.tobytes()).hexdigest(),
+        transcript_ids=_NO_IDS,
+        speech_ids=_NO_IDS,
+        mel=np.zeros((0, 80), np.float32),
+        speaker=voice.speaker,
+    )

@@ -1,0 +1,275 @@
+"""Uploaded bytes to samples: decoded in this process, with the decoder that the first bytes call for and no other.
+
+Nothing is guessed by a prober: a file whose first bytes are not those of a known audio container is refused, so a
+playlist, a subtitle file or a URL never reaches FFmpeg. libsndfile reads what it can; FFmpeg's libraries (PyAV) read
+the rest with a fixed demuxer. Neither gets a file name, so neither can open another file. Samples are counted while
+they are decoded: a header's claim allocates nothing.
+"""
+
+import io
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import av
+import numpy as np
+import soundfile
+import soxr
+from av.codec.codec import UnknownCodecError
+
+from serve_app.errors import AudioTooLong, AudioTooShort, InvalidAudio
+from serve_app.messages import Float32Array
+
+MIN_RATE_HZ, MAX_RATE_HZ = 8_000, 192_000
+_MAX_CHANNELS = 2
+_MAX_PACKETS = 13_000
+"""30 s of Opus in its shortest packets (2.5 ms) are 12,000; more is a file made to keep us busy (about 40 us each)."""
+
+_FORGIVEN_S = 0.1
+"""Encoders pad the ends of a clip with up to this much silence."""
+_UNKNOWN_S = 1e6
+"""libsndfile gives an enormous number of frames for a stream that does not know its length."""
+_FFMPEG_OPTIONS = {
+    "codec_whitelist": (
+        "aac,aac_latm,ac3,eac3,alac,amrnb,amrwb,flac,mp2,mp2float,mp3,mp3float,opus,libopus,vorbis,libvorbis,speex,"
+        "wavpack,wmav1,wmav2,wmavoice,pcm_s16le,pcm_s16be,pcm_s24le,pcm_s24be,pcm_s32le,pcm_s32be,pcm_f32le,pcm_f32be,"
+        "pcm_u8,pcm_alaw,pcm_mulaw,adpcm_ms,adpcm_ima_wav,adpcm_ima_qt,gsm,gsm_ms"
+    ),
+    "protocol_whitelist": "",
+    "max_streams": "16",
+    "probesize": "1000000",
+    "analyzeduration": "2000000",
+}
+"""Audio decoders alone may run, even for FFmpeg's own look at the streams; and nothing may be opened by name."""
+
+_SNDFILE_FORMATS = frozenset({"WAV", "WAVEX", "W64", "RF64", "FLAC", "OGG", "MP3", "AIFF", "AU"})
+_SIGNATURES: tuple[tuple[bytes, str, bool], ...] = (
+    # first bytes (a dot is any byte), FFmpeg's demuxer, whether libsndfile is asked first
+    (rb"RIFF....WAVE", "wav", True),
+    (rb"(RF64|RIFX)....WAVE", "wav", True),
+    (rb"riff\x2e\x91\xcf\x11", "w64", True),
+    (rb"fLaC", "flac", True),
+    (rb"OggS", "ogg", True),
+    (rb"FORM....AIF[FC]", "aiff", True),
+    (rb"\.snd", "au", True),
+    (rb"caff", "caf", False),
+    (rb"ID3", "mp3", True),
+    (rb"\xff[\xf0\xf1\xf8\xf9]", "aac", False),
+    (rb"\xff[\xe2-\xff]", "mp3", True),
+    (rb"....ftyp", "mov", False),
+    (rb"....(moov|mdat|wide|free|skip)", "mov", False),
+    (rb"\x1a\x45\xdf\xa3", "matroska", False),
+    (rb"#!AMR", "amr", False),
+    (rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "asf", False),
+    (rb"wvpk", "wv", False),
+)
+_COMPRESSED_MOVIE_HEADER = re.compile(rb"moov....cmov", re.DOTALL)
+"""A QuickTime header that names its own unpacked size; FFmpeg believes it. No phone or recorder writes one."""
+
+_NOT_AUDIO = "The reference clip is not an audio file that can be read; send WAV, FLAC, OGG, MP3 or M4A."
+_BROKEN = "The reference clip is damaged and cannot be decoded."
+
+
+class _Bytes(io.BytesIO):
+    """Bytes as a file that refuses a seek the way C does: libsndfile calls it where an exception has no way out."""
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        try:
+            return super().seek(offset, whence)
+        except (ValueError, OverflowError):
+            return -1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Clip:
+    """One channel of finite samples within -1..1. samples: float32 [S]."""
+
+    samples: Float32Array
+    sample_rate_hz: int
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds of sound."""
+        return len(self.samples) / self.sample_rate_hz
+
+    def resampled(self, rate_hz: int) -> "Clip":
+        """The same sound at another rate (soxr, high quality)."""
+        if rate_hz == self.sample_rate_hz:
+            return self
+        samples = soxr.resample(self.samples, self.sample_rate_hz, rate_hz, quality="HQ")
+        return Clip(np.asarray(samples, dtype=np.float32), rate_hz)
+
+
+def decode(data: bytes, min_s: float = 0.5, max_s: float = 30.0) -> Clip:
+    """Decodes an uploaded file of 8-192 kHz, mono or stereo, to one channel at its own rate.
+
+    Time and memory are bounded by the file's size and by `max_s`, whatever its header claims.
+    Raises InvalidAudio, AudioTooShort (under `min_s`) or AudioTooLong (over `max_s`).
+    """
+    if not data:
+        raise InvalidAudio("The reference clip is empty.")
+    demuxer, by_libsndfile = _recognise(data)
+    if demuxer == "wav":
+        _check_wav_header(data)
+    decoded = None
+    if by_libsndfile:
+        decoded = _decode_by_libsndfile(data, max_s)
+    if decoded is None:
+        decoded = _decode_by_ffmpeg(data, demuxer, max_s)
+    channels, rate_hz = decoded
+    if len(channels) < min_s * rate_hz:
+        raise AudioTooShort(
+            f"The reference clip lasts {len(channels) / rate_hz:.2f} s; at least {min_s:g} s are needed."
+        )
+    if not np.isfinite(channels).all():
+        raise InvalidAudio("The reference clip holds samples that are not numbers (NaN or infinity).")
+    samples = _mono(channels)
+    peak = float(np.abs(samples).max())
+    if peak == 0.0:
+        raise InvalidAudio("The reference clip is silent.")
+    if peak > 1.0:
+        samples = samples / np.float32(peak)
+    return Clip(samples, rate_hz)
+
+
+def _recognise(data: bytes) -> tuple[str, bool]:
+    for pattern, demuxer, by_libsndfile in _SIGNATURES:
+        if re.match(pattern, data, re.DOTALL):
+            if demuxer == "mov" and _COMPRESSED_MOVIE_HEADER.search(data):
+                break
+            return demuxer, by_libsndfile
+    raise InvalidAudio(_NOT_AUDIO)
+
+
+def _check_wav_header(data: bytes) -> None:
+    """Refuses a WAV that is cut short or lies: decoders would quietly return what there is.
+
+    A data size of 0, 0x7ffff000 or more is a recorder or a stream that never knew it; the file's end decides then.
+    """
+    if data[:4] != b"RIFF":
+        return
+    position, format_seen = 12, False
+    while position + 8 <= len(data):
+        name, size = data[position : position + 4], struct.unpack_from("<I", data, position + 4)[0]
+        if name == b"fmt " and position + 24 <= len(data):
+            format_seen = True
+            channels, rate_hz = struct.unpack_from("<HI", data, position + 10)
+            _check_format(rate_hz, channels)
+        if name == b"data":
+            there = len(data) - position - 8
+            if there == 0:
+                raise AudioTooShort("The reference clip holds no sound.")
+            # One missing byte is a writer that forgot the pad of an odd chunk.
+            if size < 0x7FFFF000 and there < size - 1:
+                raise InvalidAudio(
+                    f"The reference clip is cut short: {there} of the {size} bytes of sound it announces."
+                )
+            if not format_seen:
+                break
+            return
+        position += 8 + size + size % 2
+    raise InvalidAudio(_BROKEN)
+
+
+def _check_format(rate_hz: int, num_channels: int) -> None:
+    if not 1 <= num_channels <= _MAX_CHANNELS:
+        raise InvalidAudio(f"The reference clip has {num_channels} channels; send mono or stereo.")
+    if not MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ:
+        raise InvalidAudio(f"The reference clip has a sample rate of {rate_hz} Hz; 8000 to 192000 Hz are accepted.")
+
+
+def _check_claim(claimed_s: float, max_s: float) -> None:
+    if claimed_s > max_s + _FORGIVEN_S:
+        raise AudioTooLong(f"The reference clip is longer than {max_s:g} s.")
+
+
+def _check_whole(decoded_s: float, claimed_s: float) -> None:
+    """Refuses a file that ends early. A tenth is forgiven: MP3 and AAC lengths are rounded to whole packets."""
+    if decoded_s < 0.9 * claimed_s - _FORGIVEN_S:
+        raise InvalidAudio(f"The reference clip is cut short: {decoded_s:.1f} of the {claimed_s:.1f} s it announces.")
+
+
+def _joined(blocks: Iterator[Float32Array], rate_hz: int, max_s: float) -> Float32Array:
+    """Blocks [S, C] as one array of at most `max_s`; stops as soon as they are longer than what is forgiven."""
+    kept: list[Float32Array] = []
+    num_samples = 0
+    for block in blocks:
+        kept.append(block)
+        num_samples += len(block)
+        _check_claim(num_samples / rate_hz, max_s)
+    return np.concatenate(kept)[: round(max_s * rate_hz)] if kept else np.zeros((0, 1), np.float32)
+
+
+def _decode_by_libsndfile(data: bytes, max_s: float) -> tuple[Float32Array, int] | None:
+    """[S, C] and the rate, or None when libsndfile does not know the coding or finds no sound in it."""
+    try:
+        with soundfile.SoundFile(_Bytes(data)) as file:
+            if file.format not in _SNDFILE_FORMATS:
+                return None
+            _check_format(file.samplerate, file.channels)
+            rate_hz, claimed_s = int(file.samplerate), file.frames / file.samplerate
+            if claimed_s > _UNKNOWN_S:
+                claimed_s = 0.0
+            _check_claim(claimed_s, max_s)
+
+            def blocks() -> Iterator[Float32Array]:
+                while len(block := file.read(rate_hz, dtype="float32", always_2d=True)):
+                    yield block
+
+            channels = _joined(blocks(), rate_hz, max_s)
+    except soundfile.LibsndfileError:
+        return None
+    _check_whole(len(channels) / rate_hz, claimed_s)
+    return (channels, rate_hz) if len(channels) else None
+
+
+def _decode_by_ffmpeg(data: bytes, demuxer: str, max_s: float) -> tuple[Float32Array, int]:
+    """[S, C] and the rate. Only `demuxer` may read the bytes; video, subtitles and attachments are never decoded."""
+    try:
+        with av.open(io.BytesIO(data), format=demuxer, options=_FFMPEG_OPTIONS, metadata_errors="ignore") as container:
+            if not container.streams.audio:
+                raise InvalidAudio("The reference clip holds no sound.")
+            stream = container.streams.audio[0]
+            if stream.codec_context is None:
+                raise InvalidAudio(
+                    "The reference clip uses a coding that cannot be read; send WAV, FLAC, OGG, MP3 or M4A."
+                )
+            stream.thread_type = "NONE"
+            rate_hz, num_channels = int(stream.rate or 0), int(stream.channels)
+            _check_format(rate_hz, num_channels)
+            # These headers know their length; elsewhere FFmpeg estimates it from a bit rate.
+            knows = demuxer in ("mov", "flac")
+            claimed_s = float((stream.duration or 0) * stream.time_base) if knows else 0.0
+            _check_claim(claimed_s, max_s)
+            channels = _joined(_ffmpeg_blocks(container, stream, rate_hz, num_channels), rate_hz, max_s)
+            _check_whole(len(channels) / rate_hz, claimed_s)
+            return channels, rate_hz
+    except (av.FFmpegError, UnknownCodecError) as error:
+        raise InvalidAudio(_BROKEN) from error
+
+
+def _ffmpeg_blocks(
+    container: "av.container.InputContainer", stream: "av.AudioStream", rate_hz: int, num_channels: int
+) -> Iterator[Float32Array]:
+    """float32 [S, C] for each decoded frame, at the rate and layout that the stream began with."""
+    layout = "mono" if num_channels == 1 else "stereo"
+    resampler = av.AudioResampler(format="flt", layout=layout, rate=rate_hz)
+    for number, packet in enumerate(container.demux(stream)):
+        if number > _MAX_PACKETS:
+            raise InvalidAudio(_BROKEN)
+        for frame in packet.decode():
+            for even in resampler.resample(frame):
+                yield even.to_ndarray().reshape(-1, num_channels)
+
+
+def _mono(channels: Float32Array) -> Float32Array:
+    """The mean of the channels, or the louder one where they cancel each other (one wired the wrong way round)."""
+    mean: Float32Array = channels.mean(axis=1, dtype=np.float32)
+    if channels.shape[1] == 1:
+        return mean
+    power = np.square(channels, dtype=np.float64).mean(axis=0)
+    loudest = int(power.argmax())
+    if np.square(mean, dtype=np.float64).mean() < 0.01 * power[loudest]:
+        return np.ascontiguousarray(channels[:, loudest])
+    return mean

@@ -1,0 +1,268 @@
+"""Cuts a text into pieces that the language model speaks one at a time.
+
+A piece is one or more whole sentences where these fit, else part of a sentence, cut where a reader would breathe. The
+first piece is short, so that sound starts early.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+
+from serve_app.errors import EmptyInput
+from serve_app.preprocess.aligned_text import AlignedText
+from serve_app.preprocess.normalize import is_speakable
+
+CountTokens = Callable[[str], int]
+
+_JOIN_SHARE = 0.75
+"""Sentences are joined up to this share of the maximum; a longer piece gains nothing in flow."""
+_FIRST_SHARE = 0.35
+_SHORT_TOKENS = 8
+"""A piece this short is spoken badly alone: it is joined to a neighbour, across a line end too."""
+
+_TITLES = re.compile(
+    r"(mr|mrs|ms|dr|prof|st|rev|hon|gov|gen|col|lt|capt|sgt|maj|adm|sen|pres|mt|ft|vs|ie|eg|cf|ca|approx|dept|univ|hr|"
+    r"fr|bzw|str|ph\.d|([a-z]\.)*[a-z])\Z"
+)
+"""Something always follows these: titles, initials, and letters with dots between them."""
+_BEFORE_NUMBERS = re.compile(
+    r"(no|nos|nr|vol|figs?|eq|sec|ch|pp?|art|tel|ext|jan|feb|mar|apr|jun|jul|aug|sept?|oct|nov|dec)\Z"
+)
+"""Abbreviations only before a digit: "no" and "mar" are words too."""
+_AFTER_NAMES = re.compile(r"(inc|ltd|co|corp|jr|sr|etc|al|[ap]\.m|b\.c|a\.d|d\.c|usw)\Z")
+"""These may end a sentence: they do when a capital follows."""
+_CLOSERS = "\"'”’»)]}」』）】》〉〕］｝"
+_TERMINATOR = re.compile(rf"(?:[。！？!?]+|\.+|…+|．+|\n)[{re.escape(_CLOSERS)}]*")
+_CLAUSE = re.compile(r"[;:；：](?=\s|[^\x00-\x7f])|[，、,](?=\s|[^\x00-\x7f])|\s[-–—]+\s|——|—")
+_WORD_EDGE = re.compile(
+    r"\s+|(?<=[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af])(?=[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af])"
+)
+_QUOTE_PAIRS = {
+    "“": "”",
+    "「": "」",
+    "『": "』",
+    "«": "»",
+    "《": "》",
+    "（": "）",
+    "(": ")",
+    "【": "】",
+    "[": "]",
+    "<": ">",
+}
+_FOLLOWER = re.compile(r"\w")
+
+
+class _Break(IntEnum):
+    """How good a place is for a cut; the lower the better."""
+
+    LINE = 0
+    SENTENCE = 1
+    QUOTED_SENTENCE = 2
+    CLAUSE = 3
+    QUOTED_CLAUSE = 4
+    WORD = 5
+    ANYWHERE = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One piece of text to speak, and its place [start, end) in the request's text, in code points."""
+
+    text: str
+    start: int
+    end: int
+
+
+def split(aligned: AlignedText, count_tokens: CountTokens, max_tokens: int) -> tuple[Piece, ...]:
+    """Pieces in order, each of at most `max_tokens` tokens and speakable.
+
+    A decimal, an abbreviation, a tag or a quotation is cut only where it alone is longer than `max_tokens`.
+    Raises EmptyInput when the text holds no letter and no digit.
+    """
+    text = aligned.text
+    if not is_speakable(text):
+        raise EmptyInput("The text holds nothing that can be spoken.")
+    breaks = _find_breaks(text)
+    atoms: list[_Atom] = []
+    for start, end, line_end in _sentences(text, breaks):
+        for first, last in _fitting(text, start, end, breaks, count_tokens, max_tokens, leading=not atoms):
+            atoms.append(_Atom(first, last, count_tokens(text[first:last].strip()), line_end and last == end))
+    pieces = []
+    for start, end in _joined(text, atoms, count_tokens, max_tokens):
+        body = text[start:end]
+        first, last = start + len(body) - len(body.lstrip()), start + len(body.rstrip())
+        if is_speakable(body):
+            span = aligned.span(first, last)
+            pieces.append(Piece(" ".join(text[first:last].split("\n")), *span))
+    return tuple(pieces)
+
+
+@dataclass(frozen=True, slots=True)
+class _Atom:
+    """A sentence, or a part of one that was too long."""
+
+    start: int
+    end: int
+    num_tokens: int
+    ends_line: bool
+
+
+def _find_breaks(text: str) -> dict[int, _Break]:
+    """Positions where a piece may end, with their kinds."""
+    inside = _quoted(text)
+    breaks: dict[int, _Break] = {}
+    for match in _CLAUSE.finditer(text):
+        breaks[match.end()] = _Break.QUOTED_CLAUSE if inside[match.start()] else _Break.CLAUSE
+    for match in _TERMINATOR.finditer(text):
+        end = match.end()
+        if match.group()[0] == "\n":
+            breaks[end] = _Break.LINE
+        elif _ends_sentence(text, match):
+            breaks[end] = _Break.QUOTED_SENTENCE if inside[end - 1] and end < len(text) else _Break.SENTENCE
+            if match.group()[-1] in _CLOSERS and end < len(text) and not text[end].isspace():
+                breaks[end] = _Break.CLAUSE  # 「行く。」と言った: the sentence may go on
+    return breaks
+
+
+def _ends_sentence(text: str, match: re.Match[str]) -> bool:
+    """Whether the mark ends a sentence, and not an abbreviation, a number, a name or a thought that goes on."""
+    mark, after = match.group(), text[match.end() : match.end() + 1]
+    if mark[0] in "。！？．":
+        return True
+    if after and not after.isspace() and after.isascii():
+        return False  # 3.14, example.com, U.S.A
+    follower = _FOLLOWER.search(text, match.end())
+    following = follower.group() if follower else ""
+    if following.islower():
+        return False  # "Stop!" he said; wait... what
+    if mark[0] == "…" or mark.startswith(".."):
+        return not following or following.isupper()
+    if mark[0] != ".":
+        return True
+    word = _word_before(text, match.start()).lower()
+    if _AFTER_NAMES.match(word):
+        return not following or following.isupper()
+    if _TITLES.match(word):
+        return not following
+    if _BEFORE_NUMBERS.match(word):
+        return not following.isdigit()
+    starts_line = text.rfind("\n", 0, match.start()) == match.start() - len(word) - 1
+    return not (word.isdigit() and len(word) <= 3 and starts_line)  # "1. First item"
+
+
+def _word_before(text: str, end: int) -> str:
+    """The last word of text[:end], without an opening mark before it; at most 12 characters are looked at."""
+    return re.split(r"[\s(\[\"'“‘]", text[max(0, end - 12) : end])[-1]
+
+
+def _quoted(text: str) -> list[bool]:
+    """For each character, whether a quotation or a bracket is open there; never across a line end."""
+    inside = [False] * len(text)
+    start = 0
+    for line in text.split("\n"):
+        for first, last in _quotations(line):
+            # The closing mark itself, and a terminator just before it, are where a cut may be.
+            for position in range(start + first, start + last):
+                inside[position] = True
+        start += len(line) + 1
+    return inside
+
+
+def _quotations(line: str) -> Iterator[tuple[int, int]]:
+    """Spans from an opening mark to the closing mark that it has; unpaired marks count for nothing."""
+    straight = [i for i, c in enumerate(line) if c == '"']
+    if len(straight) % 2 == 0:
+        yield from zip(straight[::2], straight[1::2], strict=True)
+    waiting: list[tuple[str, int]] = []
+    for position, character in enumerate(line):
+        if character in _QUOTE_PAIRS:
+            waiting = [*waiting[-7:], (_QUOTE_PAIRS[character], position)]  # deeper is not language
+            continue
+        for depth in range(len(waiting) - 1, -1, -1):
+            if waiting[depth][0] == character:
+                yield waiting[depth][1], position
+                del waiting[depth:]
+                break
+
+
+def _sentences(text: str, breaks: dict[int, _Break]) -> Iterator[tuple[int, int, bool]]:
+    """Sentences as (start, end, whether a line ends there)."""
+    start = 0
+    for end, kind in sorted(breaks.items()):
+        if kind <= _Break.SENTENCE:
+            if text[start:end].strip():
+                yield start, end, kind is _Break.LINE
+            start = end
+    if text[start:].strip():
+        yield start, len(text), False
+
+
+def _fitting(
+    text: str,
+    start: int,
+    end: int,
+    breaks: dict[int, _Break],
+    count_tokens: CountTokens,
+    max_tokens: int,
+    leading: bool,
+) -> list[tuple[int, int]]:
+    """Parts of [start, end) of at most `max_tokens` each, halved at the best places near their middles.
+
+    leading: the first sound waits for this sentence, so a long one is cut early, at a clause if there is one.
+    """
+    num_tokens = count_tokens(text[start:end].strip())
+    if leading and num_tokens > max_tokens // 2:
+        early = _early_clause(text, start, end, breaks, count_tokens, max_tokens // 2)
+        if early:
+            return [(start, early), *_fitting(text, early, end, breaks, count_tokens, max_tokens, False)]
+    if num_tokens <= max_tokens:
+        return [(start, end)]
+    middle = _best_cut(text, start, end, breaks)
+    return [
+        *_fitting(text, start, middle, breaks, count_tokens, max_tokens, leading),
+        *_fitting(text, middle, end, breaks, count_tokens, max_tokens, False),
+    ]
+
+
+def _early_clause(
+    text: str, start: int, end: int, breaks: dict[int, _Break], count_tokens: CountTokens, limit: int
+) -> int | None:
+    """The end of the last clause that leaves at most `limit` tokens before it, and enough to be spoken well."""
+    best = None
+    for place in sorted(p for p, kind in breaks.items() if start < p < end and kind is _Break.CLAUSE):
+        num_tokens = count_tokens(text[start:place])
+        if num_tokens > limit:
+            break
+        if num_tokens >= _SHORT_TOKENS:
+            best = place
+    return best
+
+
+def _best_cut(text: str, start: int, end: int, breaks: dict[int, _Break]) -> int:
+    """The best kind of place in the middle half of [start, end), and of these the one nearest its middle."""
+    low, high, middle = start + (end - start) // 4, end - (end - start) // 4, (start + end) / 2
+    places = [(kind, abs(p - middle), p) for p, kind in breaks.items() if low <= p <= high and start < p < end]
+    places += [
+        (_Break.WORD, abs(m.end() - middle), m.end())
+        for m in _WORD_EDGE.finditer(text, low, high)
+        if start < m.end() < end
+    ]
+    return min(places)[2] if places else max(start + 1, int(middle))
+
+
+def _joined(text: str, atoms: list[_Atom], count_tokens: CountTokens, max_tokens: int) -> Iterator[tuple[int, int]]:
+    """Neighbouring atoms joined: the first piece short, the others up to `_JOIN_SHARE`, too short ones always."""
+    pieces: list[_Atom] = []
+    for index, atom in enumerate(atoms):
+        if pieces:
+            last = pieces[-1]
+            both = count_tokens(text[last.start : atom.end].strip())
+            limit = max_tokens * (_FIRST_SHARE if len(pieces) == 1 else _JOIN_SHARE)
+            tail = index == len(atoms) - 1 and atom.num_tokens < _SHORT_TOKENS
+            tiny = tail or last.num_tokens < _SHORT_TOKENS or not is_speakable(text[atom.start : atom.end])
+            if both <= max_tokens and (tiny or (both <= limit and not last.ends_line)):
+                pieces[-1] = _Atom(last.start, atom.end, both, atom.ends_line)
+                continue
+        pieces.append(atom)
+    return ((piece.start, piece.end) for piece in pieces)
