@@ -12,12 +12,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from serve_app.model import flow, language_model, vocoder
-from serve_app.model.dims import CheckpointDims, LanguageModelDims
+from serve_app.model.dims import FlowDims, LanguageModelDims, VocoderDims
 from serve_app.model.read_dims import CONFIG_FILE, YAML_FILE
 from serve_app.model.toy_recipe import DIMS, Size, config_json, yaml_text
 
 VOICE = "toy"
 """The voice in spk2info.pt."""
+
+_EOS_LOGIT = 5.7
+"""Against other logits of standard deviation 2; found by trying."""
 
 _NORMS = ("norm", ".block.2.", "embed.out.1.")
 """Parts of the names of normalisation layers, whose weights are near one."""
@@ -39,22 +42,23 @@ def write_networks(directory: Path, size: Size, seed: int = 0) -> None:
     stub = {"model.norm.weight": torch.ones(dims.language_model.hidden)}
     save_file(stub, (directory / CONFIG_FILE).with_name("model.safetensors"), metadata={"format": "pt"})
 
-    draw = _Draw(seed)
-    torch.save(_llm(dims.language_model, draw), directory / "llm.pt")
-    torch.save(_flow(dims, draw), directory / "flow.pt")
-    torch.save(_hift(dims, draw), directory / "hift.pt")
+    draw = Draw(seed)
+    torch.save(llm_tensors(dims.language_model, draw), directory / "llm.pt")
+    torch.save(flow_tensors(dims.flow, draw), directory / "flow.pt")
+    torch.save(hift_tensors(dims.vocoder, draw), directory / "hift.pt")
     speaker = draw.normal((1, dims.flow.speaker_dim))
     torch.save({VOICE: {"embedding": speaker}}, directory / "spk2info.pt")
 
 
-class _Draw:
-    """Random tensors of one seed."""
+class Draw:
+    """Random tensors of one seed. device: "meta" makes shapes without numbers."""
 
-    def __init__(self, seed: int) -> None:
-        self._generator = torch.Generator().manual_seed(seed)
+    def __init__(self, seed: int, device: str = "cpu") -> None:
+        self._device = device
+        self._generator = torch.Generator().manual_seed(seed) if device == "cpu" else None
 
     def normal(self, shape: tuple[int, ...], std: float = 1.0, mean: float = 0.0) -> Tensor:
-        return torch.empty(shape).normal_(mean, std, generator=self._generator)
+        return torch.empty(shape, device=self._device).normal_(mean, std, generator=self._generator)
 
     def weights(self, shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
         """Scaled so that what goes through layers of any width stays of the order of one."""
@@ -71,30 +75,31 @@ class _Draw:
         return self.normal(shape, fan_in**-0.5)
 
 
-def _llm(dims: LanguageModelDims, draw: _Draw) -> dict[str, Tensor]:
+def llm_tensors(dims: LanguageModelDims, draw: Draw) -> dict[str, Tensor]:
+    """llm.pt, by upstream's names."""
     tensors = draw.weights(language_model.expected_tensors(dims))
-    # A peaked distribution, and an end token with a constant place among its leaders: about one stop in 30 draws.
+    # A peaked distribution, and an end token with a constant place among its leaders: about one stop in 40 draws.
     tensors["llm_decoder.weight"] *= 2.0
     tensors["llm_decoder.weight"][dims.eos_id :] = 0.0
-    tensors["llm_decoder.bias"][dims.eos_id :] = torch.tensor([_EOS_LOGIT, -20.0, -20.0])
+    tensors["llm_decoder.bias"][dims.eos_id] = _EOS_LOGIT
+    tensors["llm_decoder.bias"][dims.eos_id + 1 :] = -20.0
     # Tied, as in the published file.
     tensors["llm.model.lm_head.weight"] = tensors[f"{language_model.BACKBONE}embed_tokens.weight"]
     return tensors
 
 
-_EOS_LOGIT = 5.7
+def flow_tensors(dims: FlowDims, draw: Draw) -> dict[str, Tensor]:
+    """flow.pt, by upstream's names."""
+    return draw.weights(flow.expected_tensors(dims))
 
 
-def _flow(dims: CheckpointDims, draw: _Draw) -> dict[str, Tensor]:
-    return draw.weights(flow.expected_tensors(dims.flow))
-
-
-def _hift(dims: CheckpointDims, draw: _Draw) -> dict[str, Tensor]:
-    tensors = draw.weights(vocoder.expected_tensors(dims.vocoder))
+def hift_tensors(dims: VocoderDims, draw: Draw) -> dict[str, Tensor]:
+    """hift.pt, by upstream's names: weight norm not folded."""
+    tensors = draw.weights(vocoder.expected_tensors(dims))
     for name in tensors:
         if "resblocks." in name and name.endswith(".weight"):
             tensors[name] *= 0.3  # three blocks of six convolutions add up in each of three stages
-    half = dims.vocoder.istft_n_fft // 2 + 1
+    half = dims.istft_n_fft // 2 + 1
     tensors["conv_post.bias"][:half] = 0.5  # log-magnitudes, for speech-like loudness
     # Around 120 Hz, now and then below the 10 Hz that count as voiced.
     tensors["f0_predictor.classifier.weight"] *= 150.0

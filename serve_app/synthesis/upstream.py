@@ -24,6 +24,14 @@ from serve_app.model.stored_network import read_pickle
 _HELP = "upstream's modules are missing: install the extra `reference` of cosyvoice-serve, or run `make setup`"
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Old dependencies warn at length while upstream's modules are imported and built."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Upstream:
     """Upstream's three networks with a checkpoint's weights, fp32 on the CPU, in evaluation mode.
@@ -41,13 +49,12 @@ def load_upstream(directory: Path) -> Upstream:
     """Raises ImportError without the extra `reference`, CheckpointFault for an unreadable directory, RuntimeError from
     torch for tensors that do not fit."""
     dims = read_dims(directory)
-    with _quiet():
-        upstream = Upstream(
-            dims,
-            build_language_model(dims.language_model, dims.sampling, (directory / CONFIG_FILE).parent),
-            build_flow(dims.flow),
-            build_vocoder(dims.vocoder),
-        )
+    upstream = Upstream(
+        dims,
+        build_language_model(dims.language_model, dims.sampling, (directory / CONFIG_FILE).parent),
+        build_flow(dims.flow),
+        build_vocoder(dims.vocoder),
+    )
     for network, name in (
         (upstream.language_model, "llm"),
         (upstream.flow, "flow"),
@@ -61,6 +68,7 @@ def load_upstream(directory: Path) -> Upstream:
     return upstream
 
 
+@_quiet()
 def build_language_model(dims: LanguageModelDims, sampling: SamplingDims, pretrained: Path) -> Any:
     """`Qwen2LM` without the checkpoint's weights. pretrained: directory of Qwen2's config.json and safetensors."""
     with _importing():
@@ -76,6 +84,7 @@ def build_language_model(dims: LanguageModelDims, sampling: SamplingDims, pretra
     )
 
 
+@_quiet()
 def build_flow(dims: FlowDims) -> Any:
     """`CausalMaskedDiffWithXvec` without the checkpoint's weights."""
     with _importing():
@@ -139,6 +148,7 @@ def build_flow(dims: FlowDims) -> Any:
     )
 
 
+@_quiet()
 def build_vocoder(dims: VocoderDims) -> Any:
     """`HiFTGenerator` without the checkpoint's weights."""
     with _importing():
@@ -181,14 +191,6 @@ def _ras_sampling(dims: SamplingDims) -> Callable[[Tensor, list[int], int], Tens
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Old dependencies warn at length while upstream's modules are imported and built."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-@contextmanager
 def _importing() -> Iterator[None]:
     """Lets upstream's networks be imported without what surrounds them: torchaudio, a training framework and a logger
     that reconfigures the whole process. The placeholders are gone afterwards."""
@@ -209,8 +211,7 @@ def _importing() -> Iterator[None]:
             sys.modules[name] = module
             placed.append(name)
     try:
-        with _quiet():
-            yield
+        yield
     except ModuleNotFoundError as error:
         raise ImportError(f"{_HELP} ({error})") from error
     finally:
