@@ -1,0 +1,183 @@
+"""Ray's side of the edge: its errors become ours, and a consumer that leaves is passed on. Stubs stand for handles."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from ray.exceptions import ActorDiedError, RayTaskError
+from ray.serve.exceptions import BackPressureError
+from ray.serve.handle import DeploymentHandle
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from serve_app.api.boundary import RequestIds
+from serve_app.api.ingress import LARGE_ARGUMENT_BYTES, RayService, WithoutRequestId
+from serve_app.errors import GenerationFailed, NotReady, Overloaded, SpeechError, VoiceNotFound
+from serve_app.messages import AudioChunk, PreparedSpeech, ReferenceClip, SpeechRequest
+
+REQUEST = SpeechRequest("r", "Hello.")
+PREPARED = cast(PreparedSpeech, object())
+
+
+class Response:
+    """A `DeploymentResponse`, or its generator: runs `work` when awaited or iterated."""
+
+    def __init__(self, work: Callable[[], Any]) -> None:
+        self.work = work
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+    def __await__(self) -> Any:
+        return self.work().__await__()
+
+    def __aiter__(self) -> Any:
+        return self.work()
+
+
+class Handle:
+    """A `DeploymentHandle` whose every method gives the one response."""
+
+    def __init__(self, work: Callable[[], Any]) -> None:
+        self.response = Response(work)
+        self.chosen: dict[str, Any] = {}
+
+    def options(self, **chosen: Any) -> "Handle":
+        self.chosen.update(chosen)
+        return self
+
+    def __getattr__(self, name: str) -> Any:
+        return self
+
+    def remote(self, *arguments: Any) -> Response:
+        return self.response
+
+
+def service_over(work: Callable[[], Any]) -> tuple[RayService, Handle]:
+    handle = Handle(work)
+    return RayService(cast(DeploymentHandle, handle), cast(DeploymentHandle, handle)), handle
+
+
+def task_error(cause: Exception) -> Exception:
+    """As a caller gets it: the cause's class mixed in, a remote traceback as its text."""
+    wrapped = RayTaskError("speak", "Traceback (most recent call last): secret", cause, "title", 1, "127.0.0.1")
+    error: Exception = wrapped.as_instanceof_cause()
+    return error
+
+
+DIED = ActorDiedError()
+CASES = [
+    (task_error(VoiceNotFound("No such voice.")), VoiceNotFound, "No such voice."),
+    (task_error(task_error(GenerationFailed("Too long."))), GenerationFailed, "Too long."),
+    (BackPressureError(3, 2), Overloaded, None),
+    (task_error(BackPressureError(3, 2)), Overloaded, None),
+    (DIED, NotReady, None),
+    (task_error(DIED), NotReady, None),
+]
+
+
+@pytest.mark.parametrize(("raised", "expected", "text"), CASES)
+async def test_errors_of_a_call_and_of_a_stream(
+    raised: Exception, expected: type[SpeechError], text: str | None
+) -> None:
+    async def call() -> None:
+        raise raised
+
+    async def stream() -> AsyncGenerator[AudioChunk, None]:
+        yield AudioChunk(np.zeros(1, np.float32), 0, 1)
+        raise raised
+
+    with pytest.raises(expected) as of_call:
+        await service_over(call)[0].prepare(REQUEST)
+    with pytest.raises(expected) as of_stream:
+        async for _ in service_over(stream)[0].speak(PREPARED):
+            pass
+    for caught in (of_call.value, of_stream.value):
+        assert type(caught) is expected
+        assert "secret" not in str(caught)
+        assert text is None or caught.message == text
+
+
+async def test_an_error_of_no_ray_kind_keeps_its_class() -> None:
+    async def call() -> None:
+        raise task_error(KeyError("x"))
+
+    with pytest.raises(KeyError):
+        await service_over(call)[0].prepare(REQUEST)
+
+
+async def test_a_consumer_that_leaves_cancels_the_stream_and_one_that_stays_does_not() -> None:
+    async def stream() -> AsyncGenerator[AudioChunk, None]:
+        for _ in range(3):
+            yield AudioChunk(np.zeros(1, np.float32), 0, 1)
+
+    service, handle = service_over(stream)
+    assert len([chunk async for chunk in service.speak(PREPARED)]) == 3
+    assert handle.chosen["stream"] is True
+    assert not handle.response.cancelled
+    async with aclosing(service.speak(PREPARED)) as chunks:
+        await anext(chunks)
+    assert handle.response.cancelled
+
+
+async def test_a_call_is_cancelled_with_its_caller() -> None:
+    started = asyncio.Event()
+
+    async def call() -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    service, handle = service_over(call)
+    task = asyncio.create_task(service.prepare(REQUEST))
+    await started.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert handle.response.cancelled
+
+
+@pytest.mark.parametrize(("num_bytes", "by_reference"), [(1000, False), (LARGE_ARGUMENT_BYTES + 1, True)])
+async def test_large_clips_go_through_the_object_store(num_bytes: int, by_reference: bool) -> None:
+    async def call() -> object:
+        return PREPARED
+
+    service, handle = service_over(call)
+    await service.prepare(SpeechRequest("r", "Hello.", reference=ReferenceClip(bytes(num_bytes))))
+    assert ("_by_reference" in handle.chosen) is by_reference
+
+
+async def test_readiness_does_not_wait_for_a_replica(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never() -> None:
+        await asyncio.Event().wait()
+
+    async def dead() -> None:
+        raise DIED
+
+    async def warm() -> bool:
+        return True
+
+    monkeypatch.setattr("serve_app.api.ingress.READY_TIMEOUT_S", 0.01)
+    service, handle = service_over(never)
+    assert await service.ready() is False
+    assert handle.response.cancelled
+    assert await service_over(dead)[0].ready() is False
+    assert await service_over(warm)[0].ready() is True
+
+
+async def test_rays_own_request_id_stays_alone() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await JSONResponse({"id": Request(scope).state.request_id})(scope, receive, send)
+
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": [(b"x-request-id", b"mine")]}
+    await WithoutRequestId(RequestIds(app))(scope, cast(Any, None), send)
+    assert b"x-request-id" not in dict(sent[0]["headers"])
+    assert b"mine" in sent[1]["body"]

@@ -1,0 +1,123 @@
+"""A speech service in memory, for tests of the HTTP edge: known samples, countable generators, faults on demand."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from serve_app.errors import SpeechError, VoiceNotFound
+from serve_app.messages import (
+    SAMPLE_RATE_HZ,
+    AudioChunk,
+    Float32Array,
+    PreparedSpeech,
+    PreparedUtterance,
+    SpeechRequest,
+    VoiceInfo,
+    VoicePrompt,
+)
+
+NO_IDS = np.zeros(0, np.int32)
+
+
+def tone(num_samples: int, hz: float = 440.0, level: float = 0.5) -> Float32Array:
+    """float32 [num_samples], a sine at SAMPLE_RATE_HZ."""
+    seconds = np.arange(num_samples) / SAMPLE_RATE_HZ
+    return (level * np.sin(2 * np.pi * hz * seconds)).astype(np.float32)
+
+
+@dataclass
+class FakeService:
+    """`SpeechService` that plays `samples` for every utterance, `chunk_samples` at a time.
+
+    open_streams: generators begun and not yet finished or closed. Faults: `prepare_error` at once, `speak_error` after
+    `error_after` chunks. `gate`, when given, is awaited before every chunk; `prepare_gate` before prepare returns. A
+    stream waits forever after `stall_after` chunks.
+    """
+
+    samples: Float32Array = field(default_factory=lambda: tone(12_000))
+    chunk_samples: int = 4_800
+    prepare_error: Exception | None = None
+    speak_error: Exception | None = None
+    error_after: int = 0
+    gate: asyncio.Semaphore | None = None
+    prepare_gate: asyncio.Semaphore | None = None
+    stall_after: int | None = None
+    is_ready: bool = True
+    known_voices: tuple[VoiceInfo, ...] = (
+        VoiceInfo("default", "default", builtin=True, created_at=1_700_000_000, language="en"),
+        VoiceInfo("voice_1", "Ünal", builtin=False, created_at=1_700_000_001),
+    )
+    requests: list[SpeechRequest] = field(default_factory=list)
+    open_streams: int = 0
+    opened_streams: int = 0
+    open_prepares: int = 0
+    stream_changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    async def prepare(self, request: SpeechRequest) -> PreparedSpeech:
+        self.requests.append(request)
+        self.open_prepares += 1
+        try:
+            await self.announce()
+            if self.prepare_gate is not None:
+                await self.prepare_gate.acquire()
+        finally:
+            self.open_prepares -= 1
+            await self.announce()
+        if self.prepare_error is not None:
+            raise self.prepare_error
+        known = {name for voice in self.known_voices for name in (voice.id, voice.name)}
+        if request.reference is None and request.voice not in known:
+            raise VoiceNotFound("No voice of that id or name.")
+        prompt = VoicePrompt("k", NO_IDS, NO_IDS, np.zeros((0, 80), np.float32), np.zeros(192, np.float32))
+        ids = np.arange(1, 1 + max(1, len(request.text.split())), dtype=np.int32)
+        utterance = PreparedUtterance(ids, NO_IDS, NO_IDS, 0, len(request.text))
+        return PreparedSpeech(request.request_id, prompt, (utterance,), seed=request.seed or 0, speed=request.speed)
+
+    async def speak(self, prepared: PreparedSpeech) -> AsyncGenerator[AudioChunk, None]:
+        self.open_streams += 1
+        self.opened_streams += 1
+        try:
+            await self.announce()
+            for index, start in enumerate(range(0, len(self.samples), self.chunk_samples)):
+                if self.speak_error is not None and index == self.error_after:
+                    raise self.speak_error
+                if index == self.stall_after:
+                    await asyncio.Event().wait()
+                if self.gate is not None:
+                    await self.gate.acquire()
+                yield AudioChunk(self.samples[start : start + self.chunk_samples], 0, num_speech_tokens=5)
+            if self.speak_error is not None:
+                raise self.speak_error
+        finally:
+            # two awaits, as a real stream has: a cleanup that is cancelled half way leaves the count wrong
+            await asyncio.sleep(0)
+            self.open_streams -= 1
+            await self.announce()
+
+    async def announce(self) -> None:
+        """Wake whoever waits in `until`."""
+        async with self.stream_changed:
+            self.stream_changed.notify_all()
+
+    async def until_open(self, streams: int, prepares: int = 0, timeout_s: float = 5) -> None:
+        """Wait until exactly so many streams and calls of `prepare` are open. Errors: `TimeoutError`."""
+
+        async def reached() -> None:
+            async with self.stream_changed:
+                await self.stream_changed.wait_for(
+                    lambda: (self.open_streams, self.open_prepares) == (streams, prepares)
+                )
+
+        await asyncio.wait_for(reached(), timeout_s)
+
+    async def voices(self) -> tuple[VoiceInfo, ...]:
+        return self.known_voices
+
+    async def ready(self) -> bool:
+        return self.is_ready
+
+
+class Fault(SpeechError):
+    """An error of this tree that no table knows."""
