@@ -1,5 +1,8 @@
 """The deployment graph: an ingress over CPU replicas that prepare and replicas that speak."""
 
+from typing import Any
+
+from ray import serve
 from ray.serve import Application
 
 from serve_app.api.ingress import Ingress
@@ -7,8 +10,15 @@ from serve_app.config import AppConfig
 from serve_app.preprocess.deployment import Preprocess
 from serve_app.synthesis.deployment import Synthesis
 
+# Defaults that a YAML's `deployments:` overrides by name. A request is ongoing for as long as it plays: Ray's default
+# of 5 would be five listeners. Health is checked every second, so that a broken replica is replaced in seconds.
+_HEALTH: dict[str, Any] = {"health_check_period_s": 1, "health_check_timeout_s": 10}
+_ingress = serve.deployment(name="Ingress", max_ongoing_requests=1000, **_HEALTH)(Ingress)
+_preprocess = serve.deployment(name="Preprocess", max_ongoing_requests=8, **_HEALTH)(Preprocess)
+_synthesis = serve.deployment(name="Synthesis", max_ongoing_requests=64, **_HEALTH)(Synthesis)
+
 
 def build(config: AppConfig) -> Application:
     """The application that a Serve YAML names as `import_path: serve_app.app:build`, with `args:` as its config."""
     located = config.located()
-    return Ingress.bind(located.api, Preprocess.bind(located), Synthesis.bind(located))
+    return _ingress.bind(located.api, _preprocess.bind(located), _synthesis.bind(located))

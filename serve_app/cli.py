@@ -114,6 +114,7 @@ def serve(
 
 def run_service(config: Path, address: tuple[str, int]) -> None:
     """`serve run`, in this process, so that the Ray it starts ends with it."""
+    import ray
     from ray import serve as ray_serve
     from ray.serve.scripts import cli as ray_serve_command
 
@@ -127,6 +128,8 @@ def run_service(config: Path, address: tuple[str, int]) -> None:
             if is_ready(url):
                 err.print(ready_message(url), soft_wrap=True)
                 return
+            if not ray.is_initialized():  # asking for the status would start a second Ray
+                continue
             try:
                 applications = ray_serve.status().applications
             except Exception:  # noqa: BLE001 - Ray is still starting, or already ending; it has no narrower error

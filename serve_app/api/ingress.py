@@ -112,8 +112,6 @@ class WithoutRequestId:
         await self.app(scope, receive, send_without)
 
 
-# A stream is an ongoing request for as long as it plays: the default of 5 would be five listeners.
-@serve.deployment(max_ongoing_requests=1000)
 @serve.ingress()
 class Ingress:
     """Holds the handles; Ray asks it for the ASGI app once its constructor has run."""

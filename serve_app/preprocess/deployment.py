@@ -1,15 +1,12 @@
-"""The Ray deployment around preprocessing."""
+"""What Ray runs of preprocessing: the class that `app.py` makes a deployment of."""
 
 import asyncio
-
-from ray import serve
 
 from serve_app.config import AppConfig
 from serve_app.messages import PreparedSpeech, SpeechRequest, VoiceInfo
 from serve_app.preprocess.preprocessor import Preprocessor
 
 
-@serve.deployment(name="Preprocess", max_ongoing_requests=16, health_check_period_s=1, health_check_timeout_s=10)
 class Preprocess:
     """Turns requests into arrays, in threads, so that health checks and cancellation are never blocked."""
 

@@ -1,10 +1,9 @@
-"""The Ray deployment around the engine."""
+"""What Ray runs of the engine: the class that `app.py` makes a deployment of."""
 
 import os
 from collections.abc import AsyncGenerator
 
 import torch
-from ray import serve
 
 from serve_app.config import AppConfig
 from serve_app.errors import NotReady
@@ -15,7 +14,6 @@ from serve_app.synthesis.reference import load_reference_engine
 from serve_app.synthesis.warm_up import warm_up
 
 
-@serve.deployment(name="Synthesis", max_ongoing_requests=32, health_check_period_s=1, health_check_timeout_s=5)
 class Synthesis:
     """Speaks prepared requests. Ready once its engine has spoken a warm-up utterance in this very process."""
 

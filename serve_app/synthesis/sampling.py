@@ -34,7 +34,8 @@ def uniforms(seeds: NDArray[np.uint64], steps: NDArray[np.uint64], count: int) -
     draws = np.arange(count, dtype=np.uint64)[None, :]
     counters = _splitmix64(seeds)[:, None] + (steps[:, None] * np.uint64(count) + draws) * _GOLDEN
     mantissas: NDArray[np.float32] = (_splitmix64(counters) >> np.uint64(40)).astype(np.float32)
-    return mantissas * np.float32(2.0**-24)
+    mantissas *= np.float32(2.0**-24)
+    return mantissas
 
 
 def utterance_seed(seed: int, utterance: int) -> int:

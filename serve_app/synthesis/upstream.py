@@ -73,12 +73,22 @@ def build_language_model(dims: LanguageModelDims, sampling: SamplingDims, pretra
     """`Qwen2LM` without the checkpoint's weights. pretrained: directory of Qwen2's config.json and safetensors."""
     with _importing():
         from cosyvoice.llm.llm import Qwen2Encoder, Qwen2LM  # noqa: PLC0415 (optional)
+        from transformers.utils import logging as transformers_logging  # noqa: PLC0415
 
+    # It would report every weight that the directory's stub lacks; they all come from llm.pt.
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        encoder = Qwen2Encoder(str(pretrained))
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        transformers_logging.enable_progress_bar()
     return Qwen2LM(
         llm_input_size=dims.hidden,
         llm_output_size=dims.hidden,
         speech_token_size=dims.speech_vocab,
-        llm=Qwen2Encoder(str(pretrained)),
+        llm=encoder,
         sampling=_ras_sampling(sampling),
         mix_ratio=[dims.text_block, dims.speech_block],
     )
