@@ -18,7 +18,7 @@ from torch import Tensor
 
 from serve_app.model.faults import CheckpointFault
 
-_CACHE_FORMAT = "1"
+_CACHE_FORMAT = "2"
 _TRAINING_NOTES = ("epoch", "step")
 """Numbers that upstream's training leaves beside the tensors."""
 
@@ -41,12 +41,11 @@ class StoredTensor:
         return tuple(self.direction.shape)
 
     def fold(self) -> Tensor:
-        """The weight itself. Weight norm (arXiv 1602.07868) is folded in fp32, as upstream computes it."""
+        """The weight itself. Weight norm (arXiv 1602.07868) is folded by the function with which upstream's modules
+        compute it, in fp32: the pitch adds up over an utterance, so that even a last bit would be heard of again."""
         if self.magnitude is None:
             return self.direction
-        direction = self.direction.float()
-        norm = torch.linalg.vector_norm(direction, dim=tuple(range(1, direction.ndim)), keepdim=True)
-        return torch.mul(direction, self.magnitude.float() / norm)
+        return torch._weight_norm(self.direction.float(), self.magnitude.float(), 0)
 
 
 @dataclass(frozen=True, slots=True)

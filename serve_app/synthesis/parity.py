@@ -31,7 +31,7 @@ from serve_app.synthesis.upstream import Upstream, load_upstream
 
 BOUND = 1e-4
 NUM_TEXT_TOKENS = 20
-PROMPT_TOKENS = {"toy": (87, 0, 1, 24, 25, 26, 27, 28, 50, 53), "real": (87, 0)}
+PROMPT_TOKENS = {"toy": (28, 0, 24, 26), "real": (87, 0)}
 """Around the multiples of 25, where chunks and lookahead meet the prompt's end."""
 
 
