@@ -97,20 +97,22 @@ class Context:
 
     layers: for each, [steps, 2, rows, heads, capacity, head_dim]: keys, then values. Positions from `length` on are
         spare; a chunk is written there in place, so that nothing of the past is copied for it.
-    length: committed positions.
+        There may be no layer at all.
+    length: committed positions. capacity: positions that there is room for.
     poison: fill the spare positions with NaN, so that a read of one fails loudly (tests).
     """
 
     layers: list[Tensor]
-    length: int
     chunk: int
     poison: bool
+    length: int = 0
+    capacity: int = 0
 
     @classmethod
     def empty(cls, shape: ContextShape, like: Tensor, poison: bool) -> "Context":
         """like: gives type and device."""
         size = (shape.steps, 2, shape.rows, shape.heads, 0, shape.head_dim)
-        return cls([like.new_empty(size) for _ in range(shape.layers)], 0, shape.chunk, poison)
+        return cls([like.new_empty(size) for _ in range(shape.layers)], shape.chunk, poison)
 
     @property
     def num_bytes(self) -> int:
@@ -118,14 +120,13 @@ class Context:
 
     def clone(self) -> "Context":
         """An independent copy with room for two more chunks."""
-        copy = Context(list(self.layers), self.length, self.chunk, self.poison)
+        copy = Context(list(self.layers), self.chunk, self.poison, self.length)
         copy._resize(self.length + 2 * self.chunk)
         return copy
 
     def reserve(self) -> None:
         """Makes room for one more chunk. Capacity grows by half, so a position is copied three times at most."""
-        capacity = self.layers[0].shape[4]
-        if capacity < self.length + self.chunk:
+        if self.capacity < self.length + self.chunk:
             num_chunks = self.length // self.chunk
             self._resize((num_chunks + 1 + num_chunks // 2) * self.chunk)
 
@@ -144,6 +145,7 @@ class Context:
         self.length += num_positions
 
     def _resize(self, capacity: int) -> None:
+        self.capacity = capacity
         # One layer at a time: the peak is one layer above what is kept.
         for index, old in enumerate(self.layers):
             new = old.new_empty((*old.shape[:4], capacity, old.shape[5]))

@@ -1,7 +1,7 @@
 """The vocoder's excitation: mel to pitch to nine harmonics with noise, exact for any cut of the time axis.
 
 Upstream: `cosyvoice/hifigan/f0_predictor.py` (`ConvRNNF0Predictor`) and `generator.py` (`SineGen2`,
-`SourceModuleHnNSF2`; neural source-filter model, arXiv 1904.12088). The phase adds up over a whole utterance, so rounding
+`SourceModuleHnNSF2`; neural source-filter model, arXiv 1904.12088). The phase adds up over an utterance, so rounding
 adds up too: after a minute an fp32 phase is off by a tenth of a radian. Here pitch and phase are fp64, and the phase is
 wrapped.
 """
