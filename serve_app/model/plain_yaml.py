@@ -14,7 +14,7 @@ from pathlib import Path
 
 import yaml
 
-from serve_app.model.faults import CheckpointFault
+from serve_app.model.faults import CheckpointFault, first_line
 
 _REFERENCE = re.compile(r"<([^<>]+)>")
 _ARITHMETIC = {
@@ -68,7 +68,7 @@ class PlainYaml:
                 raise CheckpointFault(f"{path.name} is larger than {_MAX_BYTES} bytes")
             root = yaml.load(path.read_text(encoding="utf-8"), Loader=_PlainLoader)  # a SafeLoader
         except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-            raise CheckpointFault(f"{path.name} cannot be read: {_first_line(error)}") from error
+            raise CheckpointFault(f"{path.name} cannot be read: {first_line(error)}") from error
         if not isinstance(root, dict):
             raise CheckpointFault(f"{path.name} is not a mapping")
         return cls(root, path.name)
@@ -175,7 +175,3 @@ def _compute(node: ast.expr) -> int | float:
         if abs(result) < _MAX_NUMBER:
             return result
     raise ValueError("not arithmetic on numbers of a sensible size")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from serve_app.model.faults import CheckpointFault
+from serve_app.model.faults import CheckpointFault, first_line
 
 _CACHE_FORMAT = "2"
 _TRAINING_NOTES = ("epoch", "step")
@@ -92,7 +92,7 @@ def read_pickle(path: Path) -> dict[str, object]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
-        raise CheckpointFault(f"{path.name} cannot be read safely: {str(error).splitlines()[0]}") from error
+        raise CheckpointFault(f"{path.name} cannot be read safely: {first_line(error)}") from error
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise CheckpointFault(f"{path.name} does not hold a dict of names")
     return content

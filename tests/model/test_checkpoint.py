@@ -263,9 +263,10 @@ def test_missing_file_is_named(directory: Path, name: str) -> None:
         load_checkpoint(directory)
 
 
-def test_truncated_file_is_named(directory: Path) -> None:
+@pytest.mark.parametrize("kept", [0.0, 0.5])
+def test_truncated_file_is_named(directory: Path, kept: float) -> None:
     content = (directory / "llm.pt").read_bytes()
-    (directory / "llm.pt").write_bytes(content[: len(content) // 2])
+    (directory / "llm.pt").write_bytes(content[: int(kept * len(content))])
     with pytest.raises(CheckpointFault, match=r"llm\.pt cannot be read safely"):
         load_checkpoint(directory)
 
