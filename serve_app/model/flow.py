@@ -184,7 +184,7 @@ class Flow(nn.Module):
         x = noise
         for step, size in enumerate(self._step_sizes):
             slot.copy_(x[:, None])
-            guided, unguided = run.velocity(rows, step).view(-1, GUIDANCE_ROWS, *x.shape[1:]).unbind(1)
+            guided, unguided = self.estimator(rows, run, step).view(-1, GUIDANCE_ROWS, *x.shape[1:]).unbind(1)
             x = x.add(guided, alpha=size * (1 + guidance)).sub_(unguided, alpha=size * guidance)
         run.commit()
         return x

@@ -5,9 +5,10 @@ Under the streaming mask nothing of a chunk depends on later chunks, so an Euler
 the keys and values of that step, and two inputs of each convolution.
 """
 
+import itertools
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -84,28 +85,43 @@ class EstimatorState:
 
 
 @dataclass(slots=True)
-class _Pass:
-    """One evaluation: the states it reads and writes, and the next convolution's and layer's turn in them."""
+class ChunkRun:
+    """One chunk of B streams on its way through the Euler steps.
 
-    contexts: list[Context]
-    num_valid: list[int]
-    step: int
-    tails: list[Tensor]
-    layer: int = 0
+    num_valid: real frames of each; the rest of a chunk is padding. tails: [steps, 2 * B, width], gathered.
+    What the layers take of it, in their order: the state of the next convolution and of the next attention.
+    """
+
+    states: Sequence[EstimatorState]
+    num_valid: Sequence[int]
+    tails: Tensor
+    step: int = 0
+    _next_tails: Iterator[Tensor] = field(default_factory=lambda: iter(()))
+    _next_layer: Iterator[int] = field(default_factory=itertools.count)
+
+    def begin_step(self, step: int, tail_widths: list[int]) -> None:
+        self.step = step
+        self._next_tails = iter(torch.split(self.tails[step], tail_widths, dim=-1))
+        self._next_layer = itertools.count()
 
     def next_tail(self) -> Tensor:
-        return self.tails.pop()
+        return next(self._next_tails)
 
     def attend(self, qkv: Tensor) -> Tensor:
         """Each stream over its own context. qkv: [2 * B, T, 3, heads, head_dim] -> [2 * B, T, heads * head_dim]."""
-        layer, self.layer = self.layer, self.layer + 1
-        parts = qkv.chunk(len(self.contexts))
+        layer = next(self._next_layer)
         outputs = []
-        for part, context, num_valid in zip(parts, self.contexts, self.num_valid, strict=True):
-            keys, values = context.extend(layer, self.step, part[:, :, 1:], num_valid)
+        for part, state, num_valid in zip(qkv.chunk(len(self.states)), self.states, self.num_valid, strict=True):
+            keys, values = state.context.extend(layer, self.step, part[:, :, 1:], num_valid)
             queries = part.select(2, 0).transpose(1, 2)
             outputs.append(F.scaled_dot_product_attention(queries, keys, values).transpose(1, 2))
         return (outputs[0] if len(outputs) == 1 else torch.cat(outputs)).flatten(2)
+
+    def commit(self) -> None:
+        """Scatters: the chunk becomes part of each stream's past."""
+        scatter_tails(self.tails, [state.tails for state in self.states])
+        for state, num_valid in zip(self.states, self.num_valid, strict=True):
+            state.context.commit(num_valid)
 
 
 class _Block(nn.Module):
@@ -116,7 +132,7 @@ class _Block(nn.Module):
         self.conv = CausalConv(tensors[f"{prefix}block.0.weight"], tensors[f"{prefix}block.0.bias"])
         self.norm = Norm(tensors[f"{prefix}block.2.weight"], tensors[f"{prefix}block.2.bias"], _NORM_EPS)
 
-    def forward(self, x: Tensor, run: _Pass) -> Tensor:
+    def forward(self, x: Tensor, run: ChunkRun) -> Tensor:
         return F.mish(self.norm(self.conv(x, run.next_tail())))
 
 
@@ -131,7 +147,7 @@ class _Resnet(nn.Module):
         self.shortcut = Projection(tensors[f"{prefix}res_conv.weight"][:, :, 0], tensors[f"{prefix}res_conv.bias"])
         self.time_shift = frozen(F.linear(times, tensors[f"{prefix}mlp.1.weight"], tensors[f"{prefix}mlp.1.bias"]))
 
-    def forward(self, x: Tensor, run: _Pass) -> Tensor:
+    def forward(self, x: Tensor, run: ChunkRun) -> Tensor:
         y = self.block1(x, run).add_(self.time_shift[run.step])
         result: Tensor = self.block2(y, run).add_(self.shortcut(x))
         return result
@@ -150,7 +166,7 @@ class _TransformerBlock(nn.Module):
         self.widen = Projection(tensors[f"{prefix}ff.net.0.proj.weight"], tensors[f"{prefix}ff.net.0.proj.bias"])
         self.narrow = Projection(tensors[f"{prefix}ff.net.2.weight"], tensors[f"{prefix}ff.net.2.bias"])
 
-    def forward(self, x: Tensor, run: _Pass) -> Tensor:
+    def forward(self, x: Tensor, run: ChunkRun) -> Tensor:
         """Adds to x in place."""
         x += self.out(run.attend(self.qkv(self.norm1(x)).unflatten(-1, self._heads)))
         x += self.narrow(F.gelu(self.widen(self.norm3(x))))
@@ -165,7 +181,7 @@ class _Stage(nn.Module):
             _TransformerBlock(dims, tensors, f"{prefix}1.{index}.") for index in range(dims.n_blocks)
         )
 
-    def forward(self, x: Tensor, run: _Pass) -> Tensor:
+    def forward(self, x: Tensor, run: ChunkRun) -> Tensor:
         x = self.resnet(x, run)
         for block in self.blocks:
             x = block(x, run)
@@ -208,14 +224,15 @@ class Estimator(nn.Module):
         tails = like.new_zeros((shape.steps, shape.rows, sum(self._tail_widths)))
         return EstimatorState(Context.empty(shape, like, poison), tails)
 
-    def begin(self, states: Sequence[EstimatorState], num_valid: Sequence[int]) -> "EstimatorRun":
+    def begin(self, states: Sequence[EstimatorState], num_valid: Sequence[int]) -> ChunkRun:
         """Gathers B streams for one chunk. num_valid: real frames of each; the rest of a chunk is padding."""
         for state in states:
             state.context.reserve()
-        return EstimatorRun(self, list(states), list(num_valid), gather_tails([state.tails for state in states]))
+        return ChunkRun(states, num_valid, gather_tails([state.tails for state in states]))
 
-    def forward(self, x: Tensor, run: _Pass) -> Tensor:
-        """x: [2 * B, T, in_channels] -> [2 * B, T, out_channels]."""
+    def forward(self, x: Tensor, run: ChunkRun, step: int) -> Tensor:
+        """x: [2 * B, T, in_channels], rows 2b and 2b + 1 of stream b -> [2 * B, T, out_channels]."""
+        run.begin_step(step, self._tail_widths)
         first, *middle, last = self.stages
         skip = first(x, run)
         x = self.down_conv(skip, run.next_tail())
@@ -225,32 +242,6 @@ class Estimator(nn.Module):
         x = self.final_block(self.up_conv(x, run.next_tail()), run)
         velocity: Tensor = self.final_proj(x)
         return velocity
-
-    def pass_for(self, states: Sequence[EstimatorState], num_valid: list[int], tails: Tensor, step: int) -> _Pass:
-        """tails: [steps, 2 * B, width], gathered."""
-        views = list(torch.split(tails[step], self._tail_widths, dim=-1))
-        return _Pass([state.context for state in states], num_valid, step, views[::-1])
-
-
-@dataclass(slots=True)
-class EstimatorRun:
-    """One chunk of B streams, through all Euler steps."""
-
-    estimator: Estimator
-    states: list[EstimatorState]
-    num_valid: list[int]
-    tails: Tensor
-
-    def velocity(self, x: Tensor, step: int) -> Tensor:
-        """x: [2 * B, T, in_channels], rows 2b and 2b + 1 of stream b -> [2 * B, T, out_channels]."""
-        run = self.estimator.pass_for(self.states, self.num_valid, self.tails, step)
-        return self.estimator.forward(x, run)
-
-    def commit(self) -> None:
-        """Scatters: the chunk becomes part of each stream's past."""
-        scatter_tails(self.tails, [state.tails for state in self.states])
-        for state, num_valid in zip(self.states, self.num_valid, strict=True):
-            state.context.commit(num_valid)
 
 
 def _embed_times(dims: EstimatorDims, tensors: Mapping[str, Tensor], times: Sequence[float]) -> Tensor:

@@ -96,8 +96,8 @@ class Vocoder(nn.Module):
     def open(self, seed: int, *, first_lookahead_frames: int | None = None) -> VocoderState:
         """A stream whose noise depends on `seed` alone.
 
-        first_lookahead_frames: hold back only so many frames at the first output, for an earlier first sound that is
-            not exact: with 8, up to 73 dB below the peak.
+        first_lookahead_frames: hold back only so many frames at the first output, for an earlier first sound whose end
+            is not exact. By how much depends on the weights: measure it before use.
         """
         like = self.source.weight
         return VocoderState(

@@ -54,7 +54,7 @@ def render(
     """One chunk of B streams, each [steps, 2, T, C]."""
     run = estimator.begin(states, num_valid)
     batch = torch.cat(inputs, dim=1)
-    outputs = torch.stack([run.velocity(batch[step], step) for step in range(len(TIMES))])
+    outputs = torch.stack([estimator(batch[step], run, step) for step in range(len(TIMES))])
     run.commit()
     return [part[:, :, :count] for part, count in zip(torch.split(outputs, 2, dim=1), num_valid, strict=True)]
 
