@@ -5,7 +5,13 @@ from typing import Protocol
 
 import numpy as np
 
-from serve_app.messages import Float32Array
+from serve_app.api.codecs import AAC, FLAC, MP3, OPUS, CodecEncoder, WholeFileEncoder
+from serve_app.api.resample import Resampler
+from serve_app.api.schema import AudioFormat
+from serve_app.messages import SAMPLE_RATE_HZ, Float32Array
+
+OPUS_RATES_HZ = {22_050: 24_000, 44_100: 48_000}
+"""Opus knows only divisors of 48 kHz: the next rate above is used."""
 
 
 class Encoder(Protocol):
@@ -22,6 +28,35 @@ class Encoder(Protocol):
     def flush(self) -> bytes:
         """The rest; called once, at the end."""
         ...
+
+
+def encoder_for(audio_format: AudioFormat, sample_rate_hz: int) -> Encoder:
+    """A fresh encoder of samples at SAMPLE_RATE_HZ to a file at `encoded_rate_hz(audio_format, sample_rate_hz)`."""
+    rate = encoded_rate_hz(audio_format, sample_rate_hz)
+    encoder = _encoder_at(audio_format, rate)
+    return encoder if rate == SAMPLE_RATE_HZ else ResampledEncoder(encoder, rate)
+
+
+def encoded_rate_hz(audio_format: AudioFormat, sample_rate_hz: int) -> int:
+    """The rate a client gets when it asks for `sample_rate_hz`."""
+    return OPUS_RATES_HZ.get(sample_rate_hz, sample_rate_hz) if audio_format == "opus" else sample_rate_hz
+
+
+def content_type(audio_format: AudioFormat, rate_hz: int) -> str:
+    """The media type of a body."""
+    if audio_format == "pcm":
+        return f"audio/pcm;rate={rate_hz};channels=1"
+    return {"mp3": "audio/mpeg", "opus": "audio/ogg"}.get(audio_format, f"audio/{audio_format}")
+
+
+def _encoder_at(audio_format: AudioFormat, rate_hz: int) -> Encoder:
+    if audio_format == "pcm":
+        return PcmEncoder()
+    if audio_format == "wav":
+        return WavEncoder(rate_hz)
+    if audio_format == "flac":
+        return WholeFileEncoder(FLAC, rate_hz)
+    return CodecEncoder({"mp3": MP3, "opus": OPUS, "aac": AAC}[audio_format], rate_hz)
 
 
 def to_pcm16(samples: Float32Array) -> bytes:
@@ -66,3 +101,20 @@ class WavEncoder:
 
     def flush(self) -> bytes:
         return b""
+
+
+class ResampledEncoder:
+    """Another encoder, at another rate than the models'."""
+
+    def __init__(self, encoder: Encoder, rate_hz: int) -> None:
+        self.encoder = encoder
+        self.resampler = Resampler(SAMPLE_RATE_HZ, rate_hz)
+
+    def begin(self) -> bytes:
+        return self.encoder.begin()
+
+    def encode(self, samples: Float32Array) -> bytes:
+        return self.encoder.encode(self.resampler.resample(samples))
+
+    def flush(self) -> bytes:
+        return self.encoder.encode(self.resampler.flush()) + self.encoder.flush()

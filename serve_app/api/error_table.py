@@ -39,7 +39,7 @@ class ApiError(Exception):
         self.message = message
 
 
-class ClientLeft(Exception):  # noqa: N818 - not a failure of ours
+class ClientLeft(Exception):
     """The client closed its connection: there is nobody left to answer."""
 
 

@@ -1,23 +1,21 @@
 """`POST /v1/audio/speech`: the walk of one request from its body to the last byte of its audio."""
 
 import time
-from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-import numpy as np
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
+from serve_app.api.audio_stream import Usage, encoded_parts
 from serve_app.api.body import read_body
 from serve_app.api.boundary import request_id
-from serve_app.api.encoders import Encoder, PcmEncoder, WavEncoder
-from serve_app.api.error_table import HTTP_ROWS, ApiError, invalid_field
+from serve_app.api.encoders import content_type, encoded_rate_hz, encoder_for
+from serve_app.api.error_table import HTTP_ROWS, ApiError
+from serve_app.api.events import as_events
 from serve_app.api.presence import run_while_connected
-from serve_app.api.schema import OutputOptions, SpeechOrder, parse_speech
+from serve_app.api.schema import SpeechOrder, parse_speech
 from serve_app.api.service import SpeechService
 from serve_app.config import ApiConfig
-from serve_app.errors import GenerationFailed
-from serve_app.messages import SAMPLE_RATE_HZ, Float32Array, PreparedSpeech
 
 STREAM_HEADERS = ((b"cache-control", b"no-store"), (b"x-accel-buffering", b"no"))
 """On every stream: neither a cache nor a proxy may hold sound back."""
@@ -29,12 +27,10 @@ class SpeechEndpoint:
     def __init__(self, service: SpeechService, config: ApiConfig) -> None:
         self.service = service
         self.config = config
-        # base64 makes four bytes of three, and the rest of the body has its own limit
-        self.max_body_bytes = config.max_body_bytes + (config.max_reference_bytes * 4 + 2) // 3 + 1024
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         check_content_type(scope)
-        raw = await read_body(scope, receive, self.max_body_bytes, self.config.body_timeout_s)
+        raw = await read_body(scope, receive, max_bytes_with_clip(self.config), self.config.body_timeout_s)
         order = parse_speech(raw, self.config, request_id(scope))
         await run_while_connected(receive, stream_audio(self.service, order, send))
 
@@ -45,46 +41,41 @@ async def stream_audio(service: SpeechService, order: SpeechOrder, send: Send) -
     The first samples are awaited before the headers go out, so that what fails until then has its own status. What
     fails later is raised through the open body: `Boundary` then leaves it without its end.
     """
+    output = order.output
     stopwatch = Stopwatch()
-    encoder = encoder_for(order.output)
+    usage = Usage()
+    encoder = encoder_for(output.audio_format, output.sample_rate_hz)
     prepared = await service.prepare(order.request)
     stopwatch.lap("preprocess")
-    async with aclosing(spoken_samples(service, prepared)) as spoken:
-        first = await anext(spoken)
-        stopwatch.lap("first_audio")
-        headers = [
-            (b"content-type", content_type(order.output).encode()),
-            (b"x-sample-rate", str(order.output.sample_rate_hz).encode()),
-            (b"server-timing", stopwatch.header().encode()),
-            *STREAM_HEADERS,
-        ]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send_part(send, encoder.begin())
-        await send_part(send, encoder.encode(first))
-        async for samples in spoken:
-            await send_part(send, encoder.encode(samples))
-        await send_part(send, encoder.flush())
+    async with aclosing(encoded_parts(service, prepared, encoder, usage)) as audio:
+        parts = as_events(audio, usage) if output.server_sent_events else audio
+        async with aclosing(parts):
+            first = await anext(parts)
+            stopwatch.lap("first_audio")
+            rate_hz = encoded_rate_hz(output.audio_format, output.sample_rate_hz)
+            media_type = content_type(output.audio_format, rate_hz)
+            headers = [
+                (b"content-type", b"text/event-stream" if output.server_sent_events else media_type.encode()),
+                (b"x-sample-rate", str(rate_hz).encode()),
+                (b"server-timing", stopwatch.header().encode()),
+                *STREAM_HEADERS,
+            ]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send_part(send, first)
+            async for part in parts:
+                await send_part(send, part)
     await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-async def spoken_samples(service: SpeechService, prepared: PreparedSpeech) -> AsyncGenerator[Float32Array, None]:
-    """Chunks of float32 [S], S > 0, finite; at least one. Errors: `GenerationFailed`, and the service's own."""
-    silent = True
-    async with aclosing(service.speak(prepared)) as chunks:
-        async for chunk in chunks:
-            if not np.isfinite(chunk.samples).all():
-                raise GenerationFailed("The model produced samples that are not finite.")
-            if len(chunk.samples):
-                silent = False
-                yield chunk.samples
-    if silent:
-        raise GenerationFailed("The model produced no sound.")
 
 
 async def send_part(send: Send, data: bytes) -> None:
     """One HTTP chunk; none for no bytes, since an empty chunk would end the body."""
     if data:
         await send({"type": "http.response.body", "body": data, "more_body": True})
+
+
+def max_bytes_with_clip(config: ApiConfig) -> int:
+    """The largest body that may hold a reference clip: base64 makes four bytes of three."""
+    return config.max_body_bytes + (config.max_reference_bytes * 4 + 2) // 3 + 1024
 
 
 def check_content_type(scope: Scope) -> None:
@@ -96,22 +87,6 @@ def check_content_type(scope: Scope) -> None:
     stated = Headers(scope=scope).get("content-type", "application/json").partition(";")[0].strip().lower()
     if stated != "application/json" and not stated.endswith("+json"):
         raise ApiError(HTTP_ROWS[415], "The body must be application/json.")
-
-
-def encoder_for(output: OutputOptions) -> Encoder:
-    """A fresh encoder. Errors: `ApiError` 400 for a format that this version does not make."""
-    if output.sample_rate_hz != SAMPLE_RATE_HZ:
-        raise invalid_field("sample_rate", f"Only {SAMPLE_RATE_HZ} Hz is available yet.")
-    if output.audio_format == "wav":
-        return WavEncoder(output.sample_rate_hz)
-    if output.audio_format == "pcm":
-        return PcmEncoder()
-    raise invalid_field("response_format", "Only 'wav' and 'pcm' are available yet.")
-
-
-def content_type(output: OutputOptions) -> str:
-    """The media type of the body."""
-    return f"audio/pcm;rate={output.sample_rate_hz};channels=1" if output.audio_format == "pcm" else "audio/wav"
 
 
 class Stopwatch:
