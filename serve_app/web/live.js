@@ -1,0 +1,213 @@
+// Live mode: text leaves phrase by phrase over a WebSocket, sound comes back at once, Esc interrupts.
+
+import { byId, element, icon } from "./dom.js";
+import { address, apiKey, Fault, request } from "./http.js";
+import { faultInWords, say } from "./language.js";
+import { PcmReader, SAMPLE_RATE_HZ } from "./pcm.js";
+
+/** A phrase that nobody finished is sent when the typist rests that long. */
+const REST_MS = 900;
+
+/** Split typed text into the phrases that are complete and what is still being typed. @returns {[string, string]} */
+export function splitPhrases(text) {
+  const [complete] = text.match(/^[\s\S]*(?:[.!?;:,…]["'”’)\]]*\s|[。！？；：，、…][”’」』）]*|\n)/) ?? [""];
+  return [complete, text.slice(complete.length)];
+}
+
+export class LiveView {
+  /** @param {import("./studio.js").Studio} studio */
+  constructor(studio) {
+    this.studio = studio;
+    /** @type {WebSocket | null} */
+    this.socket = null;
+    /** @type {import("./take.js").Take | null} */
+    this.take = null;
+    this.pcm = new PcmReader();
+    this.resting = 0;
+    this.text = byId("live-text");
+    this.said = byId("live-said");
+    byId("live-start").addEventListener("click", () => (this.socket ? this.end() : this.start()));
+    byId("live-interrupt").append(icon("stop"), say("live.interrupt"), element("kbd", {}, "Esc"));
+    byId("live-interrupt").addEventListener("click", () => this.interrupt());
+    this.text.addEventListener("input", (event) => event.isComposing || this.typed());
+    this.text.addEventListener("compositionend", () => this.typed());
+    this.said.textContent = say("live.said.none");
+    this.report(say("live.off"));
+    this.render();
+  }
+
+  get isOpen() {
+    return this.socket?.readyState === WebSocket.OPEN;
+  }
+
+  report(text, bad = false) {
+    byId("live-state").textContent = text;
+    byId("live-state").classList.toggle("bad", bad);
+  }
+
+  render() {
+    const started = this.socket !== null;
+    byId("live-start").replaceChildren(icon(started ? "stop" : "play"), say(started ? "live.end" : "live.start"));
+    byId("live-interrupt").disabled = !this.isOpen;
+    this.text.disabled = !this.isOpen;
+  }
+
+  start() {
+    this.studio.player.unlock();
+    this.studio.stop();
+    const url = address("v1/audio/speech/stream");
+    url.protocol = url.protocol.replace("http", "ws");
+    // a browser cannot set headers on a WebSocket
+    if (apiKey.get()) url.searchParams.set("token", apiKey.get());
+    const socket = new WebSocket(url);
+    socket.binaryType = "arraybuffer";
+    this.socket = socket;
+    this.report(say("live.connecting"));
+    this.said.replaceChildren();
+    let opened = false;
+    socket.addEventListener("open", () => {
+      opened = true;
+      this.send({ type: "session.config", ...this.settings() });
+      this.report(say("live.on"));
+      this.render();
+      this.text.focus();
+    });
+    socket.addEventListener("message", ({ data }) => {
+      if (typeof data === "string") this.hear(JSON.parse(data));
+      else this.sound(new Uint8Array(data));
+    });
+    socket.addEventListener("close", () => {
+      if (this.socket !== socket) return;
+      this.socket = null;
+      this.finishTake("stopped");
+      if (opened) this.report(say("live.lost"), true);
+      else this.explainRefusal();
+      this.render();
+    });
+    this.render();
+  }
+
+  settings() {
+    const { voices, options, clip } = this.studio;
+    const attachment = voices.usesClip ? clip.attachment() : null;
+    return {
+      voice: voices.voice?.id ?? "default",
+      response_format: "pcm",
+      sample_rate: SAMPLE_RATE_HZ,
+      speed: options.speed,
+      ...(options.instructions && { instructions: options.instructions }),
+      ...(attachment && { ref_audio: `data:audio/wav;base64,${attachment.base64}`, ref_text: attachment.transcript }),
+    };
+  }
+
+  /** A WebSocket that never opens says nothing of why: ask over HTTP. */
+  async explainRefusal() {
+    try {
+      await request("ready");
+      this.report(say("live.unsupported"), true);
+    } catch (error) {
+      this.report(error instanceof Fault ? faultInWords(error) : say("live.unsupported"), true);
+    }
+  }
+
+  send(message) {
+    if (this.isOpen) this.socket.send(JSON.stringify(message));
+  }
+
+  typed() {
+    clearTimeout(this.resting);
+    const [complete, rest] = splitPhrases(this.text.value);
+    if (complete) {
+      this.commit(complete);
+      this.text.value = rest;
+    }
+    if (rest.trim()) this.resting = setTimeout(() => this.rested(), REST_MS);
+  }
+
+  /** Send the unfinished phrase too, up to its last whole word. */
+  rested() {
+    const rest = this.text.value;
+    this.text.value = "";
+    this.commit(rest);
+  }
+
+  commit(text) {
+    if (!this.isOpen || !text.trim()) return;
+    this.send({ type: "input.text", text });
+    this.send({ type: "input.flush" });
+    this.said.append(element("span", {}, text));
+    this.said.scrollTop = this.said.scrollHeight;
+    this.report(say("live.on"));
+    this.beginTake(text);
+  }
+
+  /** One take holds everything between two interruptions. */
+  beginTake(text) {
+    if (this.take) {
+      this.take.order.input += text;
+      this.take.dispatchEvent(new Event("change"));
+      return;
+    }
+    this.pcm = new PcmReader();
+    this.take = this.studio.newTake(text, performance.now(), true);
+    this.studio.keep(this.take);
+    this.studio.player.play(this.take);
+  }
+
+  /** @param {Uint8Array} data */
+  sound(data) {
+    const { take } = this;
+    const { player } = this.studio;
+    if (!take) return; // of a phrase that was interrupted
+    if (take.state !== "receiving") take.become("receiving");
+    const heard = take.numSamples;
+    take.add(this.pcm.read(data), data.length);
+    if (player.take === take && !player.playing && !player.stopped) player.play(take, heard);
+  }
+
+  hear(message) {
+    if (message.type === "audio.done" && this.take) {
+      // More may follow; until then an empty buffer is a pause of the typist, not of the server.
+      this.take.become("complete");
+    } else if (message.type === "error") {
+      const { code = "", message: words = "" } = message.error ?? message;
+      this.report(faultInWords(new Fault({ code, message: words })), true);
+    } else if (message.type === "session.done") {
+      this.close();
+    }
+  }
+
+  /** Barge-in: silence here first, then tell the server. */
+  interrupt() {
+    if (!this.isOpen) return;
+    clearTimeout(this.resting);
+    this.studio.player.stop();
+    this.send({ type: "input.cancel" });
+    this.finishTake("stopped");
+    this.said.append(element("span", { class: "cut" }, " ⏹ "));
+    this.report(say("live.interrupted"));
+    this.text.focus();
+  }
+
+  finishTake(state) {
+    if (this.take && !this.take.ended) this.take.become(state);
+    this.take = null;
+  }
+
+  end() {
+    clearTimeout(this.resting);
+    this.studio.player.stop();
+    this.send({ type: "session.close" });
+    this.close();
+  }
+
+  close() {
+    const { socket } = this;
+    this.socket = null;
+    socket?.close(1000);
+    this.finishTake("stopped");
+    this.report(say("live.off"));
+    this.render();
+    byId("live-start").focus();
+  }
+}

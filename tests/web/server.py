@@ -1,0 +1,208 @@
+"""A server with the contract that the studio page needs: known samples at a chosen pace, faults on demand."""
+
+import asyncio
+import contextlib
+import io
+import json
+import wave
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from serve_app.api.boundary import Boundary, RequestIds
+from serve_app.api.error_table import error_response
+from serve_app.api.page import page_routes
+from serve_app.errors import BuiltinVoice, GenerationFailed, VoiceExists
+
+Int16Array = NDArray[np.int16]
+RATE_HZ = 24_000
+
+TAP = """
+class Tap extends AudioWorkletProcessor {
+  process([[samples]]) {
+    if (samples && samples.some((sample) => sample !== 0)) this.port.postMessage(samples.slice());
+    return true;
+  }
+}
+registerProcessor("tap", Tap);
+"""
+"""A worklet beside the page's own: hands over everything that goes to the loudspeaker."""
+
+
+def noise(seconds: float) -> Int16Array:
+    """int16 [S] without any zero, so that what was played can be told from silence, sample by sample."""
+    size = round(seconds * RATE_HZ)
+    samples = np.random.default_rng(7).integers(1, 6000, size) * np.random.default_rng(8).choice([-1, 1], size)
+    swell = 0.15 + 0.85 * np.abs(np.sin(np.arange(size) / RATE_HZ * 7))
+    shaped = np.sign(samples) * np.maximum(1, np.abs(samples) * swell)
+    return shaped.astype(np.int16)
+
+
+def wav(samples: Int16Array) -> bytes:
+    """A WAV file, mono, 24 kHz."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as writer:
+        writer.setnchannels(1)
+        writer.setsampwidth(2)
+        writer.setframerate(RATE_HZ)
+        writer.writeframes(samples.tobytes())
+    return file.getvalue()
+
+
+@dataclass
+class StudioServer:
+    """samples: what every request gets, `part_bytes` at a time (odd, so that samples are torn apart), with `pause_s`
+    before each part but the first. break_after: parts after which the body breaks. error: raised instead of an answer.
+    keeps_voices: whether voices can be registered.
+
+    requests, closed: bodies seen, and how many streams ended before their last part.
+    """
+
+    samples: Int16Array = field(default_factory=lambda: noise(1.0))
+    part_bytes: int = 4801
+    pause_s: float = 0.0
+    first_pause_s: float = 0.0
+    break_after: int | None = None
+    error: Exception | None = None
+    keeps_voices: bool = True
+    has_live: bool = True
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    uploads: list[dict[str, Any]] = field(default_factory=list)
+    messages: list[dict[str, Any]] = field(default_factory=list)
+    closed: int = 0
+    finished: int = 0
+    voices: list[dict[str, Any]] = field(
+        default_factory=lambda: [
+            {"id": "default", "name": "default", "type": "builtin", "language": "en"},
+            {"id": "clara", "name": "clara", "type": "builtin", "language": "en"},
+            {"id": "martin", "name": "martin", "type": "builtin", "language": "de"},
+            {"id": "v_1", "name": "Grandmother", "type": "audio_sample", "language": ""},
+        ]
+    )
+
+    def app(self) -> Starlette:
+        app = Starlette(
+            routes=[
+                *page_routes(),
+                Route("/tap.js", self.tap),
+                Route("/ready", self.ready),
+                Route("/v1/models", self.models),
+                Route("/v1/audio/speech", self.speech, methods=["POST"]),
+                Route("/v1/audio/voices", self.list_voices),
+                Route("/v1/audio/voices", self.add_voice, methods=["POST"]),
+                Route("/v1/audio/voices/{voice}", self.delete_voice, methods=["DELETE"]),
+                WebSocketRoute("/v1/audio/speech/stream", self.live),
+            ],
+            middleware=[Middleware(RequestIds), Middleware(Boundary)],
+            exception_handlers={HTTPException: lambda _, error: error_response(error)},
+        )
+        app.router.redirect_slashes = False
+        return app
+
+    async def tap(self, request: Request) -> Response:
+        return Response(TAP, media_type="text/javascript")
+
+    async def ready(self, request: Request) -> Response:
+        return JSONResponse({"ready": True, "queue": 3, "synthesis": {"replicas": 2, "streams": 5}})
+
+    async def models(self, request: Request) -> Response:
+        return JSONResponse({"object": "list", "data": [{"id": "cosyvoice2-0.5b", "sample_rate": RATE_HZ}]})
+
+    async def speech(self, request: Request) -> Response:
+        self.requests.append(await request.json())
+        await asyncio.sleep(self.first_pause_s)
+        if self.error is not None:
+            raise self.error
+        headers = {
+            "x-sample-rate": str(RATE_HZ),
+            "server-timing": "queue;dur=3.2, preprocess;dur=41.0, first_audio;dur=187.5",
+        }
+        return StreamingResponse(self.parts(), media_type="audio/pcm", headers=headers)
+
+    async def parts(self) -> AsyncGenerator[bytes, None]:
+        data = self.samples.tobytes()
+        ended = False
+        try:
+            for index, start in enumerate(range(0, len(data), self.part_bytes)):
+                if index == self.break_after:
+                    raise GenerationFailed("The model stopped.")
+                if index:
+                    await asyncio.sleep(self.pause_s)
+                yield data[start : start + self.part_bytes]
+            ended = True
+        finally:
+            self.finished += ended
+            self.closed += not ended
+
+    async def list_voices(self, request: Request) -> Response:
+        return JSONResponse({"object": "list", "voices": self.voices, "data": self.voices})
+
+    async def add_voice(self, request: Request) -> Response:
+        if not self.keeps_voices:
+            raise HTTPException(405)
+        async with request.form() as form:
+            sample = form["audio_sample"]
+            assert not isinstance(sample, str)
+            upload = {name: value for name, value in form.items() if isinstance(value, str)}
+            self.uploads.append({**upload, "bytes": await sample.read()})
+        name = upload["name"]
+        if name in [voice["name"] for voice in self.voices]:
+            raise VoiceExists("A voice of that name exists.")
+        voice = {"id": f"v_{len(self.voices)}", "name": name, "type": "audio_sample", "language": ""}
+        self.voices = [*self.voices, voice]
+        quality = {
+            "duration_s": 2.5,
+            "speech_s": 2.1,
+            "snr_db": 17.3,
+            "warnings": ["The recording is noisy (17 dB): a quieter room makes the voice clearer."],
+        }
+        return JSONResponse({**voice, "quality": quality})
+
+    async def delete_voice(self, request: Request) -> Response:
+        known = [voice for voice in self.voices if voice["id"] == request.path_params["voice"]]
+        if not known:
+            raise HTTPException(404)
+        if known[0]["type"] == "builtin":
+            raise BuiltinVoice("A built-in voice cannot be deleted.")
+        self.voices = [voice for voice in self.voices if voice not in known]
+        return JSONResponse({"deleted": True})
+
+    async def live(self, socket: WebSocket) -> None:
+        if not self.has_live:
+            await socket.close()
+            return
+        await socket.accept()
+        speaking: asyncio.Task[None] | None = None
+        with contextlib.suppress(WebSocketDisconnect):
+            while True:
+                message = json.loads(await socket.receive_text())
+                self.messages.append(message)
+                if message["type"] == "input.flush":
+                    previous, speaking = speaking, asyncio.create_task(self.say(socket, speaking))
+                    del previous
+                elif message["type"] == "input.cancel" and speaking is not None:
+                    speaking.cancel()
+                    speaking = None
+                elif message["type"] == "session.close":
+                    await socket.send_json({"type": "session.done"})
+        if speaking is not None:
+            speaking.cancel()
+
+    async def say(self, socket: WebSocket, after: "asyncio.Task[None] | None") -> None:
+        """One phrase, once the phrase before it has been sent."""
+        if after is not None:
+            await asyncio.wait({after})
+        await socket.send_json({"type": "audio.start", "sample_rate": RATE_HZ})
+        async for part in self.parts():
+            await socket.send_bytes(part)
+        await socket.send_json({"type": "audio.done"})

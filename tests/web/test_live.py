@@ -1,0 +1,78 @@
+"""Live mode: phrases leave as they are typed, and Esc interrupts."""
+
+import asyncio
+
+import numpy as np
+import pytest
+
+from tests.web.conftest import Studio
+from tests.web.server import StudioServer, noise
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+async def start(studio: Studio) -> None:
+    await studio.page.click("#tab-live")
+    await studio.page.click("#live-start")
+    await studio.page.wait_for_selector("#live-text:enabled")
+
+
+async def test_phrases_leave_as_they_are_typed_and_each_is_heard_once(studio: Studio, server: StudioServer) -> None:
+    server.samples = noise(0.3)
+    await start(studio)
+    await studio.page.type("#live-text", "Well, hello there. And 3.5 more")
+    assert await studio.page.input_value("#live-text") == "And 3.5 more"
+    await studio.until("heard.length >= 3 * 7200")  # the unfinished phrase leaves when the typist rests
+    await studio.until_done()
+    kinds = [message["type"] for message in server.messages]
+    assert kinds == ["session.config"] + 3 * ["input.text", "input.flush"]
+    assert server.messages[0]["voice"] == "default" and server.messages[0]["response_format"] == "pcm"
+    texts = [message["text"] for message in server.messages if message["type"] == "input.text"]
+    assert texts == ["Well, ", "hello there. ", "And 3.5 more"]
+    assert np.array_equal(await studio.heard(), np.tile(server.samples, 3))
+    assert await studio.number("underruns") == 0
+    await studio.page.click("#live-start")
+    await studio.page.wait_for_selector("text=Not connected.")
+
+
+async def test_escape_interrupts_and_the_next_phrase_is_spoken(studio: Studio, server: StudioServer) -> None:
+    server.samples, server.pause_s = noise(20), 0.05
+    await start(studio)
+    await studio.page.type("#live-text", "A long story. ")
+    await studio.until_playing()
+    await studio.page.keyboard.press("Escape")
+    await studio.until("document.querySelector('#listen').dataset.stopMs !== ''")
+    assert float(await studio.listen("stop-ms")) < 100
+    assert server.messages[-1] == {"type": "input.cancel"}
+    heard = len(await studio.heard())
+    await asyncio.sleep(0.2)
+    assert len(await studio.heard()) == heard and server.closed == 1
+    server.samples, server.pause_s = noise(0.3), 0
+    await studio.page.keyboard.type("Sorry? ")
+    await studio.until_done()
+    assert np.array_equal((await studio.heard())[heard:], server.samples)
+
+
+async def test_a_server_without_live_speech_says_so(studio: Studio, server: StudioServer) -> None:
+    server.has_live = False
+    await studio.page.click("#tab-live")
+    await studio.page.click("#live-start")
+    await studio.page.wait_for_selector("text=This server does not offer live speech.")
+    assert await studio.page.is_disabled("#live-text")
+
+
+async def test_phrases_are_split_where_a_reader_would_pause(studio: Studio) -> None:
+    split = await studio.page.evaluate(
+        """async () => {
+          const { splitPhrases } = await import("./studio/live.js");
+          return ["It is 3.14 now", "你好，世界", 'He said "no." Then', "a\\nb", "", "Wait... "].map(splitPhrases);
+        }"""
+    )
+    assert split == [
+        ["", "It is 3.14 now"],
+        ["你好，", "世界"],
+        ['He said "no." ', "Then"],
+        ["a\n", "b"],
+        ["", ""],
+        ["Wait... ", ""],
+    ]

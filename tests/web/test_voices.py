@@ -1,0 +1,112 @@
+"""Voices and the reference clip: chosen, recorded, trimmed, used, kept, deleted."""
+
+import base64
+import io
+import wave
+
+import pytest
+
+from tests.web.conftest import Studio
+from tests.web.server import RATE_HZ, StudioServer, noise, wav
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+def seconds_of(file: bytes) -> float:
+    with wave.open(io.BytesIO(file)) as opened:
+        return opened.getnframes() / opened.getframerate()
+
+
+async def load_clip(studio: Studio, seconds: float, name: str = "aunt.wav") -> None:
+    await studio.page.evaluate("document.querySelector('#clip').open = true")
+    file = wav(noise(seconds))
+    await studio.page.set_input_files("#clip-file", {"name": name, "mimeType": "audio/wav", "buffer": file})
+    await studio.page.wait_for_selector(f"#voices input:checked + .name:text-is('{name}')")
+
+
+async def test_a_clip_is_trimmed_sent_kept_used_and_the_voice_deleted(studio: Studio, server: StudioServer) -> None:
+    page = studio.page
+    server.samples = noise(0.2)
+    await load_clip(studio, 5)
+    assert "look good" in await page.inner_text("#clip-editor")
+    await page.focus("[aria-label='End of the part to use']")
+    for _ in range(5):
+        await page.keyboard.press("Shift+ArrowLeft")
+    await page.focus("[aria-label='Start of the part to use']")
+    await page.keyboard.press("ArrowRight")
+    assert "Shorter than 3 s" in await page.inner_text("#clip-editor")
+    await page.fill("#clip-editor textarea", "These very words.")
+    await studio.speak("Hello.")
+    await studio.until_done()
+    order = server.requests[0]
+    sent = base64.b64decode(order["ref_audio"].partition(",")[2])
+    assert seconds_of(sent) == pytest.approx(2.45, abs=0.001)
+    assert sent[44:] == noise(5)[round(0.05 * RATE_HZ) : round(2.5 * RATE_HZ)].tobytes()
+    assert order["ref_text"] == "These very words." and "voice" not in order
+    assert await page.inner_text("#step-reading") == "Reading the reference"
+
+    await page.click("text=Keep the voice")
+    assert "Give the voice a name." in await page.inner_text(".keep")
+    await page.fill(".keep input[type=text]", "Aunt Käthe")
+    await page.click("text=Keep the voice")
+    assert "Confirm that the speaker agrees." in await page.inner_text(".keep")
+    assert server.uploads == []
+    await page.check("text=The speaker agrees")
+    await page.click("text=Keep the voice")
+    await page.wait_for_selector("text=The voice “Aunt Käthe” is kept.")
+    upload = server.uploads[0]
+    assert (upload["name"], upload["ref_text"], upload["bytes"]) == ("Aunt Käthe", "These very words.", sent)
+    assert (upload["consent"], upload["denoise"]) == ("true", "false")
+    report = await page.inner_text(".report")
+    assert "17.3 dB" in report and "quieter room" in report
+    await page.click("text=Keep the voice")
+    await page.wait_for_selector("text=A voice of that name exists already.")
+
+    await page.wait_for_selector("#voices input:checked + .name:text-is('Aunt Käthe')")
+    await studio.speak("Hello.")
+    await studio.until_done()
+    assert server.requests[1]["voice"] == server.voices[-1]["id"] and "ref_audio" not in server.requests[1]
+    page.on("dialog", lambda dialog: dialog.accept())
+    await page.click("[aria-label='Delete the voice Aunt Käthe']")
+    await page.wait_for_selector("text=The voice “Aunt Käthe” is deleted.")
+    assert "Aunt Käthe" not in [voice["name"] for voice in server.voices]
+    assert await page.locator("#voices .name:text-is('Aunt Käthe')").count() == 0
+    await page.wait_for_selector("#voices input:checked + .name:text-is('default')")
+    assert len(studio.failed) == 1  # the second registration
+
+
+async def test_a_server_that_keeps_no_voices_says_so_and_the_clip_still_speaks(
+    studio: Studio, server: StudioServer
+) -> None:
+    server.keeps_voices, server.samples = False, noise(0.2)
+    await load_clip(studio, 4)
+    await studio.page.fill(".keep input[type=text]", "Aunt")
+    await studio.page.check("text=The speaker agrees")
+    await studio.page.click("text=Keep the voice")
+    await studio.page.wait_for_selector("text=This server cannot keep voices.")
+    await studio.speak()
+    await studio.until_done()
+    assert "ref_audio" in server.requests[0]
+
+
+async def test_the_microphone_gives_a_clip_and_what_is_no_sound_is_refused(
+    studio: Studio, server: StudioServer
+) -> None:
+    page = studio.page
+    await page.click("#clip summary")
+    text = {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"not sound"}
+    await page.set_input_files("#clip-file", text)
+    await page.wait_for_selector("text=The browser cannot read that file as sound.")
+    await page.click("#clip-record")
+    await page.wait_for_selector("#clip-record:has-text('(1 s)')")
+    await page.click("#clip-record")
+    await page.wait_for_selector("#voices input:checked + .name:text-is('My recording')")
+    assert await page.inner_text("#clip-state") == ""
+    server.samples = noise(0.2)
+    await studio.speak()
+    await studio.until_done()
+    recorded = base64.b64decode(server.requests[0]["ref_audio"].partition(",")[2])
+    # Chromium's test microphone beeps
+    assert 0.4 < seconds_of(recorded) < 3 and any(recorded[44:])
+    await page.click("#clip-editor button:has-text('Remove')")
+    await page.wait_for_selector("#voices input:checked + .name:text-is('default')")
