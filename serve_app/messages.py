@@ -35,6 +35,7 @@ class SpeechRequest:
     voice: id or name of a voice; ignored when `reference` is given.
     instructions: style instruction; not empty selects instruct mode.
     seed: None draws one.
+    normalize: put figures, signs and abbreviations into words, drop Markdown and emoji; False speaks the text as it is.
     """
 
     request_id: str
@@ -44,6 +45,7 @@ class SpeechRequest:
     instructions: str = ""
     speed: float = 1.0
     seed: int | None = None
+    normalize: bool = True
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,6 +75,7 @@ class PreparedUtterance:
         `<|endofprompt|>` (instruct); empty otherwise.
     speech_prefix_ids: int32 [N], speech tokens that the language model continues; empty unless zero-shot.
     text_start, text_end: the piece's place in the request's text, in code points.
+    pause_before_s: seconds of exact silence asked for before it.
     """
 
     text_ids: Int32Array
@@ -80,6 +83,7 @@ class PreparedUtterance:
     speech_prefix_ids: Int32Array
     text_start: int
     text_end: int
+    pause_before_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,6 +92,8 @@ class PreparedSpeech:
 
     utterances: in speaking order, at least one.
     seed: 0 <= seed < 2**63; equal seeds, text, voice and engine settings give equal samples.
+    pause_after_s: seconds of exact silence asked for after the last utterance.
+    warnings: what the client should know, in plain words: markup that was left out, a pause that was shortened.
     """
 
     request_id: str
@@ -95,6 +101,8 @@ class PreparedSpeech:
     utterances: tuple[PreparedUtterance, ...]
     seed: int
     speed: float = 1.0
+    pause_after_s: float = 0.0
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
