@@ -30,7 +30,10 @@ class AlignedText:
         return AlignedText(self.text[start:end], self.starts[start:end], self.ends[start:end])
 
     def sub(self, pattern: re.Pattern[str], rewrite: Rewrite | str) -> "AlignedText":
-        """`pattern.sub`, where every character of a replacement stands for the whole of what it replaced."""
+        """`pattern.sub`, where every new character stands for the whole of what was replaced.
+
+        What a replacement has in common with the match at its start or end stays as it was.
+        """
         texts: list[str] = []
         starts: list[int] = []
         ends: list[int] = []
@@ -40,6 +43,7 @@ class AlignedText:
             first, last = match.span()
             if new is None or new == match.group():
                 continue
+            first, last, new = _trimmed(match.group(), new, first, last)
             texts += (self.text[done:first], new)
             starts += self.starts[done:first]
             ends += self.ends[done:first]
@@ -59,6 +63,17 @@ class AlignedText:
             return self.starts[position], self.starts[position]
         end = self.ends[-1] if self.ends else 0
         return end, end
+
+
+def _trimmed(old: str, new: str, first: int, last: int) -> tuple[int, int, str]:
+    """The replacement of [first, last) without the characters that it leaves alone at either end."""
+    head = 0
+    while head < min(len(old), len(new)) and old[head] == new[head]:
+        head += 1
+    tail = 0
+    while tail < min(len(old), len(new)) - head and old[-1 - tail] == new[-1 - tail]:
+        tail += 1
+    return first + head, last - tail, new[head : len(new) - tail]
 
 
 def joined(parts: list[AlignedText]) -> AlignedText:

@@ -2,12 +2,13 @@
 
 import hashlib
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from serve_app.config import PreprocessConfig
-from serve_app.errors import CheckpointError, InvalidAudio
+from serve_app.errors import CheckpointError, EmptyInput, InvalidAudio
 from serve_app.messages import (
     Int32Array,
     PreparedSpeech,
@@ -16,10 +17,11 @@ from serve_app.messages import (
     VoiceInfo,
     VoicePrompt,
 )
-from serve_app.preprocess.normalize import clean
+from serve_app.preprocess.markup import Script, read_markup
+from serve_app.preprocess.normalize import clean, normalize
 from serve_app.preprocess.prompt_cache import PromptCache
 from serve_app.preprocess.reference_audio import decode
-from serve_app.preprocess.split import split
+from serve_app.preprocess.split import Piece, split
 from serve_app.preprocess.tokenizer import END_OF_PROMPT, Tokenizer
 from serve_app.preprocess.voice_prompt import VoicePromptBuilder
 from serve_app.preprocess.voices import DEFAULT_VOICE, ClipVoice, SpeakerVoice, Voices, content_hash
@@ -59,7 +61,9 @@ class Preprocessor:
         else zero-shot when the voice's clip has a transcript; else cross-lingual (a clip alone) or sft (no clip).
         Raises EmptyInput, VoiceNotFound or InvalidAudio and its kin.
         """
-        pieces = split(clean(request.text), self._tokenizer.count, self._config.max_utterance_tokens)
+        script = read_markup(clean(request.text), plain=not request.normalize)
+        if not script.passages:
+            raise EmptyInput("The text holds nothing that can be spoken.")
         if request.reference is not None:
             reference = request.reference
             voice = self._clip_voice(reference.audio, content_hash(reference.audio), reference.transcript)
@@ -72,11 +76,31 @@ class Preprocessor:
         elif len(voice.transcript_ids) == 0:
             prefix_ids, speech_prefix_ids = _NO_IDS, _NO_IDS
         utterances = tuple(
-            PreparedUtterance(self._tokenizer.encode(p.text), prefix_ids, speech_prefix_ids, p.start, p.end)
-            for p in pieces
+            PreparedUtterance(
+                self._tokenizer.encode(piece.text),
+                prefix_ids,
+                speech_prefix_ids,
+                piece.start,
+                piece.end,
+                pause_before_s,
+            )
+            for piece, pause_before_s in self._pieces(script, request.normalize)
         )
         seed = secrets.randbits(63) if request.seed is None else request.seed % 2**63
-        return PreparedSpeech(request.request_id, voice, utterances, seed, request.speed)
+        return PreparedSpeech(
+            request.request_id, voice, utterances, seed, request.speed, script.pause_after_s, script.warnings
+        )
+
+    def _pieces(self, script: Script, normalized: bool) -> Iterator[tuple[Piece, float]]:
+        """Each piece with the silence before it."""
+        whole = "\n".join(passage.text.text for passage in script.passages)
+        starts_speech = True
+        for passage in script.passages:
+            text = normalize(passage.text, whole) if normalized else passage.text
+            pause_before_s = passage.pause_before_s
+            for piece in split(text, self._tokenizer.count, self._config.max_utterance_tokens, starts_speech):
+                yield piece, pause_before_s
+                starts_speech, pause_before_s = False, 0.0
 
     def _named_voice(self, name: str) -> VoicePrompt:
         voice = self._voices.find(name)

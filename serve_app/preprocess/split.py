@@ -74,9 +74,12 @@ class Piece:
     end: int
 
 
-def split(aligned: AlignedText, count_tokens: CountTokens, max_tokens: int) -> tuple[Piece, ...]:
+def split(
+    aligned: AlignedText, count_tokens: CountTokens, max_tokens: int, starts_speech: bool = True
+) -> tuple[Piece, ...]:
     """Pieces in order, each of at most `max_tokens` tokens and speakable.
 
+    starts_speech: a listener waits for the first piece, so it is short.
     A decimal, an abbreviation, a tag or a quotation is cut only where it alone is longer than `max_tokens`.
     Raises EmptyInput when the text holds no letter and no digit.
     """
@@ -86,10 +89,12 @@ def split(aligned: AlignedText, count_tokens: CountTokens, max_tokens: int) -> t
     breaks = _find_breaks(text)
     atoms: list[_Atom] = []
     for start, end, line_end in _sentences(text, breaks):
-        for first, last in _fitting(text, start, end, breaks, count_tokens, max_tokens, leading=not atoms):
+        for first, last in _fitting(
+            text, start, end, breaks, count_tokens, max_tokens, leading=starts_speech and not atoms
+        ):
             atoms.append(_Atom(first, last, count_tokens(text[first:last].strip()), line_end and last == end))
     pieces = []
-    for start, end in _joined(text, atoms, count_tokens, max_tokens):
+    for start, end in _joined(text, atoms, count_tokens, max_tokens, starts_speech):
         body = text[start:end]
         first, last = start + len(body) - len(body.lstrip()), start + len(body.rstrip())
         if is_speakable(body):
@@ -251,14 +256,16 @@ def _best_cut(text: str, start: int, end: int, breaks: dict[int, _Break]) -> int
     return min(places)[2] if places else max(start + 1, int(middle))
 
 
-def _joined(text: str, atoms: list[_Atom], count_tokens: CountTokens, max_tokens: int) -> Iterator[tuple[int, int]]:
+def _joined(
+    text: str, atoms: list[_Atom], count_tokens: CountTokens, max_tokens: int, starts_speech: bool
+) -> Iterator[tuple[int, int]]:
     """Neighbouring atoms joined: the first piece short, the others up to `_JOIN_SHARE`, too short ones always."""
     pieces: list[_Atom] = []
     for index, atom in enumerate(atoms):
         if pieces:
             last = pieces[-1]
             both = count_tokens(text[last.start : atom.end].strip())
-            limit = max_tokens * (_FIRST_SHARE if len(pieces) == 1 else _JOIN_SHARE)
+            limit = max_tokens * (_FIRST_SHARE if starts_speech and len(pieces) == 1 else _JOIN_SHARE)
             tail = index == len(atoms) - 1 and atom.num_tokens < _SHORT_TOKENS
             tiny = tail or last.num_tokens < _SHORT_TOKENS or not is_speakable(text[atom.start : atom.end])
             if both <= max_tokens and (tiny or (both <= limit and not last.ends_line)):

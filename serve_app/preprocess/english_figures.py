@@ -1,0 +1,187 @@
+"""English: what one written figure of each kind is called. Each function takes a rule's match (`read_english.py`)."""
+
+import re
+
+from serve_app.preprocess.numerals import cardinal, ordinal, plural, quantity, spelled, year
+from serve_app.preprocess.units import CURRENCIES, ENGLISH_UNITS, MAGNITUDES
+
+_MONTHS = [
+    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "December",
+]  # fmt: skip
+_ROMAN = {"I": 1, "V": 5, "X": 10, "L": 50, "C": 100}
+
+
+def _date(month: str, day: str | None, in_year: str | None) -> str:
+    words = [month]
+    if day:
+        words.append(ordinal(int(day)))
+    text = " ".join(words)
+    return f"{text}, {year(int(in_year))}" if in_year and day else f"{text} {year(int(in_year))}" if in_year else text
+
+
+def month_name(name: str) -> str:
+    return next(m for m in _MONTHS if m.startswith(name[:3].capitalize()))
+
+
+def _is_day(day: str) -> bool:
+    return 1 <= int(day) <= 31
+
+
+def iso_date(m: re.Match[str]) -> str | None:
+    if not (1 <= int(m[2]) <= 12 and _is_day(m[3])):
+        return None
+    return _date(_MONTHS[int(m[2]) - 1], m[3], m[1])
+
+
+def slash_date(m: re.Match[str]) -> str | None:
+    month, day = int(m[1]), int(m[2])
+    if month > 12:
+        month, day = day, month
+    if not (1 <= month <= 12 and 1 <= day <= 31):
+        return None
+    in_year = m[3] if len(m[3]) == 4 else f"{'19' if int(m[3]) > 50 else '20'}{m[3]}"
+    return _date(_MONTHS[month - 1], str(day), in_year)
+
+
+def month_first(m: re.Match[str]) -> str | None:
+    return _date(month_name(m[1]), m[2], m[3]) if _is_day(m[2]) else None
+
+
+def day_first(m: re.Match[str]) -> str | None:
+    if not _is_day(m[1]):
+        return None
+    text = f"the {ordinal(int(m[1]))} of {month_name(m[2])}"
+    return f"{text}, {year(int(m[3]))}" if m[3] else text
+
+
+def month_and_year(m: re.Match[str]) -> str | None:
+    """March 2024."""
+    return f"{month_name(m[1])} {year(int(m[2]))}" if is_year(m[2]) else None
+
+
+def measured_range(m: re.Match[str]) -> str:
+    """5-10 before a unit: the second number is read with its unit."""
+    return f"{quantity(m[1])} to {m[2]}"
+
+
+def clock_time(m: re.Match[str]) -> str | None:
+    hour, minute, second, half = int(m[1]), int(m[2]), m[3], (m[4] or "").replace(".", "").strip().upper()
+    if hour > 24 or minute > 59:
+        return None
+    after = f" {' '.join(half)}" if half else ""
+    if minute:
+        words = f"{cardinal(hour)} {'oh ' if minute < 10 else ''}{cardinal(minute)}"
+    elif half:
+        words = cardinal(hour)
+    else:
+        words = f"{cardinal(hour)} o'clock" if 1 <= hour <= 12 else f"{cardinal(hour)} hundred"
+    if second:
+        words += f" and {cardinal(int(second))} seconds"
+    return words + after
+
+
+def money(m: re.Match[str]) -> str:
+    sign, number, magnitude = m["sign"].upper().replace(" ", ""), m["number"], m["magnitude"]
+    one, many, cent = CURRENCIES[sign]
+    minus = "minus " if m["minus"] else ""
+    if magnitude:
+        return f"{minus}{quantity(number)} {MAGNITUDES[magnitude.strip().lower()]} {many}"
+    whole, _, fraction = number.replace(",", "").partition(".")
+    if len(fraction) != 2 or not cent:
+        words = f"{quantity(number)} {one if number == '1' else many}"
+        return minus + (words if fraction != "0" * len(fraction) or not fraction else f"{quantity(whole)} {many}")
+    parts = []
+    if int(whole) or not int(fraction):
+        parts.append(f"{quantity(whole)} {one if int(whole) == 1 else many}")
+    if int(fraction):
+        cents = {"penny": "pence"}.get(cent, plural(cent))
+        parts.append(f"{cardinal(int(fraction))} {cent if int(fraction) == 1 else cents}")
+    return minus + " and ".join(parts)
+
+
+def phone(m: re.Match[str]) -> str:
+    groups = re.findall(r"\+?\d+", m.group())
+    words = ", ".join(spelled(g) for g in groups)
+    return f"plus {words}" if m.group().startswith("+") else words
+
+
+def with_unit(m: re.Match[str]) -> str:
+    one, many = ENGLISH_UNITS[m[2]]
+    return f"{quantity(m[1])} {one if m[1] == '1' else many}"
+
+
+def fraction(m: re.Match[str]) -> str | None:
+    whole, top, bottom = m[1], int(m[2]), int(m[3])
+    if not 0 < top < bottom or bottom > 100:
+        return None
+    names = {2: ("half", "halves"), 4: ("quarter", "quarters")}
+    one, many = names.get(bottom, (ordinal(bottom), ordinal(bottom) + "s"))
+    part = f"{cardinal(top)} {one if top == 1 else many}"
+    if not whole:
+        return part
+    return f"{cardinal(int(whole))} and {'a' if top == 1 else cardinal(top)} {one if top == 1 else many}"
+
+
+def number_range(m: re.Match[str]) -> str | None:
+    first, second = m[1], m[2]
+    if len(first) == len(second) == 4 and is_year(first) and is_year(second):
+        return f"{year(int(first))} to {year(int(second))}"
+    return f"{quantity(first)} to {quantity(second)}"
+
+
+def is_year(digits: str) -> bool:
+    return len(digits) == 4 and 1000 <= int(digits) <= 2099
+
+
+def decade(m: re.Match[str]) -> str:
+    digits = m[1]
+    return plural(year(int(digits)) if len(digits) == 4 else cardinal(int(digits)))
+
+
+def bare_year(m: re.Match[str]) -> str | None:
+    """A bare number of four digits: a year after a cue, or if recent and nothing countable follows."""
+    digits = m["digits"]
+    if m["cue"] or (
+        1900 <= int(digits) <= 2099 and not re.match(r"\s[a-z]+s\b(?<!\bis)(?<!\bwas)(?<!\bhas)", m["after"])
+    ):
+        return f"{m['cue'] or ''}{year(int(digits))}{m['after']}" if int(digits) < 2100 else None
+    return None
+
+
+def roman(m: re.Match[str]) -> str | None:
+    """Henry VIII, Chapter IV; the letters must be a Roman number."""
+    if not re.fullmatch(r"X{0,3}(IX|IV|V?I{0,3})|X[LC]|[LC]X{0,3}", m[2]):
+        return None
+    values = [_ROMAN[c] for c in m[2]]
+    number = sum(-v if v < max(values[i:]) else v for i, v in enumerate(values))
+    counted = re.match(r"(?i)chapter|part|act|volume|vol|section|war|phase|type|class|book|stage|level|bowl", m[1])
+    return f"{m[1]} {cardinal(number) if counted else 'the ' + ordinal(number)}"
+
+
+def letters_and_digits(m: re.Match[str]) -> str:
+    """BA2490, MP3, 4B: short numbers whole, longer ones digit by digit."""
+
+    def words(digits: str) -> str:
+        return cardinal(int(digits)) if len(digits) <= 2 and digits[0] != "0" else spelled(digits)
+
+    return " ".join(words(part) if part.isdigit() else part for part in re.findall(r"[A-Za-z]+|\d+", m.group()))
+
+
+def dotted(m: re.Match[str]) -> str:
+    parts = m.group().split(".")
+    if len(parts) == 4:
+        return " dot ".join(spelled(p) for p in parts)
+    return " point ".join(cardinal(int(p)) for p in parts)
+
+
+def plain_number(m: re.Match[str]) -> str:
+    digits = m.group()
+    long_code = len(digits) >= 8 and digits.isdigit() and not digits.endswith("000")
+    if long_code or (digits.replace(".", "").isdigit() and len(digits.split(".")[0]) > 18):
+        return spelled(digits)
+    return quantity(digits)
+
+
+def street_or_saint(m: re.Match[str]) -> str:
+    return "Saint " if m[1] else "Street"

@@ -1,0 +1,139 @@
+"""English: numbers, money, dates, times, units, addresses and abbreviations as a newsreader would say them.
+
+A list of rules, applied in order to one sentence; each rewrites only what it matches, so the rest of the sentence
+keeps its place and its spelling. (wetext's English grammar was tried and left out: it says "three point five dollars"
+for $3.50, turns 1900s into seconds and January 5 into "the fifth of january", and fails on "#1".)
+"""
+
+import re
+
+from serve_app.preprocess.aligned_text import AlignedText
+from serve_app.preprocess.english_figures import (
+    bare_year,
+    clock_time,
+    day_first,
+    decade,
+    dotted,
+    fraction,
+    iso_date,
+    letters_and_digits,
+    measured_range,
+    money,
+    month_and_year,
+    month_first,
+    number_range,
+    phone,
+    plain_number,
+    roman,
+    slash_date,
+    street_or_saint,
+    with_unit,
+)
+from serve_app.preprocess.numerals import cardinal, ordinal, quantity, spelled
+from serve_app.preprocess.read_addresses import spoken_address
+from serve_app.preprocess.rules import Rules, apply, rule
+from serve_app.preprocess.units import CURRENCIES, ENGLISH_UNITS
+
+_NUMBER = r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?"
+_MONTH = (
+    r"(?:Jan(?:uary|\.)?|Feb(?:ruary|\.)?|Mar(?:ch|\.)?|Apr(?:il|\.)?|May|June?\.?|July?\.?|Aug(?:ust|\.)?|"
+    r"Sept?(?:ember|\.)?|Oct(?:ober|\.)?|Nov(?:ember|\.)?|Dec(?:ember|\.)?)"
+)
+_DAYS = {
+    "Mon": "Monday",
+    "Tue": "Tuesday",
+    "Tues": "Tuesday",
+    "Wed": "Wednesday",
+    "Thu": "Thursday",
+    "Thur": "Thursday",
+}
+_DAYS |= {"Thurs": "Thursday", "Fri": "Friday", "Sat": "Saturday", "Sun": "Sunday"}
+_YEAR_CUE = (
+    r"\b(?i:in|since|until|till|by|from|year|of|during|before|after|around|circa|to|and|early|late|mid|spring|summer|"
+    r"autumn|fall|winter)\s"
+)
+_ABBREVIATIONS = {
+    "Mr.": "Mister", "Mrs.": "Missus", "Ms.": "Miz", "Dr.": "Doctor", "Prof.": "Professor", "Sr.": "Senior",
+    "Jr.": "Junior", "Gen.": "General", "Col.": "Colonel", "Capt.": "Captain", "Lt.": "Lieutenant", "Sgt.": "Sergeant",
+    "Gov.": "Governor", "Sen.": "Senator", "Rep.": "Representative", "Rev.": "Reverend", "Hon.": "Honorable",
+    "vs.": "versus", "etc.": "et cetera", "e.g.": "for example", "i.e.": "that is", "approx.": "approximately",
+    "Inc.": "Incorporated", "Ltd.": "Limited", "Corp.": "Corporation", "Co.": "Company", "Dept.": "Department",
+    "Ave.": "Avenue", "Blvd.": "Boulevard", "Rd.": "Road", "Apt.": "Apartment", "Mt.": "Mount", "Ft.": "Fort",
+    "a.k.a.": "also known as", "est.": "established", "w/": "with", "w/o": "without", "No.": "No.",
+}  # fmt: skip
+_SIGNS = "|".join(sorted(map(re.escape, CURRENCIES), key=len, reverse=True))
+_MAGNITUDE = r"(?P<magnitude>\s?(?:thousand|million|billion|trillion)\b|(?:[kKmMbB]|mn|bn|tn)\b)?"
+_UNITS = "|".join(sorted(map(re.escape, ENGLISH_UNITS), key=len, reverse=True))
+_NOT_IN_WORD = r"(?<![\w.,])"
+_ADDRESS = r"(?:https?://|www\.)[^\s<>\"“”]{1,300}[\w/]|[\w.+-]{1,64}@[\w-]{1,64}(?:\.[\w-]{1,64})+"
+_AFTER = r"€|£|¥|USD|EUR|GBP|CNY|RMB|JPY"
+_SHORT = "|".join(sorted(map(re.escape, _ABBREVIATIONS), key=len, reverse=True))
+
+
+def _abbreviation(m: re.Match[str]) -> str | None:
+    """The word; its full stop stays where it may end the sentence too."""
+    word = _ABBREVIATIONS[m[1]]
+    at_end = not m.string[m.end() : m.end() + 8].strip(" \"'”’)")
+    return word + "." if at_end and word[-1] != "." else word
+
+
+_RULES: Rules = (
+    rule(rf"{_ADDRESS}", lambda m: spoken_address(m.group(), "en")),
+    rule(rf"(?i)(?P<minus>-)?(?P<sign>{_SIGNS})\s?(?P<number>{_NUMBER}){_MAGNITUDE}", money),
+    rule(rf"(?i){_NOT_IN_WORD}(?P<minus>-)?(?P<number>{_NUMBER}){_MAGNITUDE}\s?(?P<sign>{_AFTER})(?!\w)", money),
+    rule(r"(?<![\d/-])(\d{4})[-/](\d{1,2})[-/](\d{1,2})(?![\d/-])", iso_date),
+    rule(r"(?<![\d/])(\d{1,2})/(\d{1,2})/(\d{4}|\d{2})(?![\d/])", slash_date),
+    rule(rf"\b({_MONTH})\s(\d{{1,2}})(?:st|nd|rd|th)?\b(?:,?\s(\d{{4}})\b)?(?![:\d])", month_first),
+    rule(rf"\b(?:the\s)?(\d{{1,2}})(?:st|nd|rd|th)?\s(?:of\s)?({_MONTH})(?!\w)(?:,?\s(\d{{4}})\b)?", day_first),
+    rule(rf"\b({_MONTH})\s(\d{{4}})\b", month_and_year),
+    rule(r"\b(Mon|Tues?|Wed|Thu(?:rs?)?|Fri|Sat|Sun)\.(?=,|\s[A-Z])", lambda m: _DAYS[m[1]]),
+    rule(r"(?i)(?<![\d:])(\d{1,2}):(\d{2})(?::(\d{2}))?(\s?[ap]\.?m\b\.?)?(?![\d:])", clock_time),
+    rule(r"(?i)\b(\d{1,2})\s?([ap])\.?m\b\.?", lambda m: f"{cardinal(int(m[1]))} {m[2].upper()} M"),
+    rule(r"(?<![\w.])(?:\+\d{1,3}[ -]?)?(?:\(\d{2,4}\)|\d{3,4})[ -]\d{3,4}[ -]\d{3,4}(?![\w-])", phone),
+    rule(r"(?<![\w.-])\d{3}-\d{4}(?![\w-])|\+\d{7,15}\b", phone),
+    rule(r"(?<![\w.])\d+(?:\.\d+){2,}(?![\w])", dotted),
+    rule(r"['’]?\b(\d{4}|\d0)['’]?s\b", decade),
+    rule(r"\b(\d{1,3}(?:,\d{3})+|\d+)(?:st|nd|rd|th)\b", lambda m: ordinal(int(m[1].replace(",", "")))),
+    rule(r"(?<![\d/.])(?:(\d+)\s)?(\d{1,2})/(\d{1,3})(?![\d/])", fraction),
+    rule(r"(?<![\d/.])24/7(?![\d/])", "twenty-four seven"),
+    rule(rf"{_NOT_IN_WORD}({_NUMBER})\s?(?:-|–|—|to)\s?({_NUMBER})(?=\s?(?:%|{_UNITS})(?!\w))", measured_range),
+    rule(rf"{_NOT_IN_WORD}({_NUMBER})\s?(?:-|–|—)\s?({_NUMBER})(?![\w-])", number_range),
+    rule(rf"(?<![\w)])[-−](?={_NUMBER})", "minus "),
+    rule(r"±\s?(?=\d)", "plus or minus "),
+    rule(rf"(?<![\w.,])({_NUMBER})\s?({_UNITS})(?![\w²³/])", with_unit),
+    rule(rf"({_NUMBER})\s?%", lambda m: f"{quantity(m[1])} percent"),
+    rule(rf"({_NUMBER})\s?(million|billion|trillion|thousand|hundred)\b", lambda m: f"{quantity(m[1])} {m[2]}"),
+    rule(r"(?i)\bno\.\s?(?=\d)", "number "),
+    rule(r"(?<!\w)#\s?(?=\d)", "number "),
+    rule(r"(?<!\w)#(?=[A-Za-z])", "hashtag "),
+    rule(r"(?<!\w)@(?=[A-Za-z])", "at "),
+    rule(r"\bSt\.(\s)(?=[A-Z])|\bSt\.(?!\w)", street_or_saint),
+    rule(rf"(?<![\w.])({_SHORT})(?!\w)", _abbreviation),
+    rule(r"\b([A-Z][a-z]+)\s([IVXLC]{2,}|[VX])\b", roman),
+    rule(r"\b([A-Z]{2,})-(\d{1,2})\b", lambda m: f"{m[1]} {cardinal(int(m[2]))}"),
+    rule(
+        rf"(?P<cue>{_YEAR_CUE})?(?<![\w.,-])(?P<digits>[12]\d{{3}})(?![\w%]|[.,]\d|-\d)(?P<after>(?:\s\w+)?)",
+        bare_year,
+    ),
+    rule(r"\b(?=[A-Za-z]*\d)(?=\d*[A-Za-z])[A-Za-z\d]+\b", letters_and_digits),
+    rule(r"(?<=\d)\s?×\s?(?=\d)|(?<=\d)\s?\*\s?(?=\d)", " times "),
+    rule(r"(?<=\d)\s\+\s(?=\d)|(?<=\d)\+(?=\d)", " plus "),
+    rule(r"(?<=\d)\s?÷\s?(?=\d)", " divided by "),
+    rule(r"(?<=[\w)])\s=\s(?=[\w(-])", " equals "),
+    rule(r"(?<=\s)[−-]\s(?=\d)", "minus "),
+    rule(r"(?<=\d)\s?:\s?(?=\d)", " to "),
+    rule(r"~\s?(?=\d)", "about "),
+    rule(r"(?<=\d)\+(?!\w)", " plus"),
+    rule(r"(?<=\s)<(?=\s)", "less than"),
+    rule(r"(?<=\s)>(?=\s)", "greater than"),
+    rule(r"\s?&\s?", " and "),
+    rule(r"(?<=[A-Za-z])/(?=[A-Za-z])", " or "),
+    rule(r"°", " degrees"),
+    rule(rf"(?<![\w.]){_NUMBER}", plain_number),
+    rule(r"\d+", lambda m: spelled(m.group()) if len(m.group()) > 18 else cardinal(int(m.group()))),
+)  # fmt: skip
+
+
+def read_english(sentence: AlignedText) -> AlignedText:
+    """The sentence with everything written in figures or signs put into words."""
+    return apply(_RULES, sentence)
