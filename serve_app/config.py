@@ -10,6 +10,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+OPENAI_VOICES = (
+    *("alloy", "ash", "ballad", "coral", "echo", "fable", "onyx"),
+    *("nova", "sage", "shimmer", "verse", "marin", "cedar"),
+)
+
 
 class Settings(BaseModel):
     """Frozen, and an unknown key is an error."""
@@ -23,12 +28,21 @@ class ApiConfig(Settings):
     model_name: str = "cosyvoice2-0.5b"
     model_aliases: tuple[str, ...] = ("tts-1", "tts-1-hd", "gpt-4o-mini-tts", "cosyvoice-v2")
     default_voice: str = "default"
-    voice_aliases: dict[str, str] = Field(default_factory=dict)
+    voice_aliases: dict[str, str] = Field(default_factory=lambda: dict.fromkeys(OPENAI_VOICES, "default"))
+    """Other names for voices: OpenAI's own are sent by clients that never heard of ours."""
     max_input_characters: int = Field(default=4096, ge=1)
     max_body_bytes: int = Field(default=256 * 1024, ge=1024)
     max_reference_bytes: int = Field(default=10 * 1024 * 1024, ge=1024)
     body_timeout_s: float = Field(default=60.0, gt=0)
     cors_allow_origins: tuple[str, ...] = ()
+    api_keys_file: Path | None = None
+    """One key a line; `#` begins a comment. Without keys, here or in the variable, everybody may do everything."""
+    api_keys_variable: str | None = None
+    """Name of an environment variable that holds keys, separated by commas or spaces."""
+    listings_need_key: bool = False
+    """Ask for a key for the lists of models and voices too."""
+    max_streams_per_key: int | None = Field(default=None, ge=1)
+    """Requests for speech that one key may have open at once, on one ingress replica."""
 
 
 class PreprocessConfig(Settings):
@@ -79,4 +93,6 @@ class AppConfig(Settings):
     def located(self) -> "AppConfig":
         """The same settings with absolute paths, so that replicas started elsewhere find the files."""
         preprocess = self.preprocess.model_copy(update={"voices_dir": self.preprocess.voices_dir.resolve()})
-        return self.model_copy(update={"checkpoint": self.checkpoint.resolve(), "preprocess": preprocess})
+        keys = self.api.api_keys_file
+        api = self.api.model_copy(update={"api_keys_file": keys.resolve()}) if keys else self.api
+        return self.model_copy(update={"checkpoint": self.checkpoint.resolve(), "api": api, "preprocess": preprocess})

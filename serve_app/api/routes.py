@@ -3,10 +3,12 @@
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from serve_app.api.access import Access, load_keys
 from serve_app.api.boundary import Boundary, RequestIds
 from serve_app.api.catalog import Catalog
 from serve_app.api.error_table import error_response
@@ -18,6 +20,9 @@ from serve_app.config import ApiConfig
 def create_api(service: SpeechService, config: ApiConfig) -> Starlette:
     """The whole HTTP interface over `service`. Pure ASGI throughout, and no Ray: tests give it a fake service."""
     catalog = Catalog(service, config)
+    middleware = [Middleware(RequestIds), Middleware(Boundary), Middleware(Access, load_keys(config), config)]
+    if config.cors_allow_origins:
+        middleware.insert(1, cross_origin(config))
     app = Starlette(
         routes=[
             Route("/v1/audio/speech", SpeechEndpoint(service, config), methods=["POST"]),
@@ -29,12 +34,23 @@ def create_api(service: SpeechService, config: ApiConfig) -> Starlette:
             Route("/health", catalog.health),
             Route("/ready", catalog.ready),
         ],
-        middleware=[Middleware(RequestIds), Middleware(Boundary)],
+        middleware=middleware,
         exception_handlers={HTTPException: refuse},
     )
     # a redirect would be an answer that no client asked for
     app.router.redirect_slashes = False
     return app
+
+
+def cross_origin(config: ApiConfig) -> Middleware:
+    """CORS for the configured origins; outside `Boundary`, so that a foreign page can read errors too."""
+    return Middleware(
+        CORSMiddleware,
+        allow_origins=config.cors_allow_origins,
+        allow_methods=("GET", "POST", "DELETE"),
+        allow_headers=("*",),
+        expose_headers=("x-request-id", "x-sample-rate"),
+    )
 
 
 async def refuse(request: Request, error: Exception) -> Response:
