@@ -113,7 +113,7 @@ class HarmonicSource(nn.Module):
             starts[:, 0], slopes[:, 0] = centres[:, 0], 0
         cycles = torch.addcmul(starts[:, :, None], slopes[:, :, None], self.offsets[:, None])
         cycles = cycles.flatten(1, 2)[:, self._samples // 2 : -(self._samples - self._samples // 2)]
-        sines = torch.sin((cycles % 1).to(self.weight.dtype) * (2 * math.pi))
+        sines = torch.sin(cycles.frac().to(self.weight.dtype) * (2 * math.pi))
         voiced = (pitch > self._dims.nsf_voiced_threshold_hz)[..., None]
         strength = torch.where(voiced, self._dims.nsf_sigma, self._dims.nsf_alpha / 3).to(self.weight.dtype)
         tones = (sines @ self.weight).view_as(noise)
