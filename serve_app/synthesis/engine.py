@@ -24,9 +24,7 @@ from serve_app.synthesis.language_stage import LanguageStage
 from serve_app.synthesis.render_stage import FlowPrefixCache, RenderStage
 from serve_app.synthesis.sampling import Sampler
 from serve_app.synthesis.scheduler import Batch, Limits, Playback, Progress, Scheduler, Work
-from serve_app.synthesis.stream import SpeechStream, StreamEvent, failed
-
-_NO_SAMPLES: Float32Array = np.zeros(0, dtype=np.float32)
+from serve_app.synthesis.stream import SpeechStream, StreamEvent, failed, silence
 
 
 class Engine(Protocol):
@@ -155,11 +153,10 @@ class StreamingEngine:
             self._language.decode(streams)
         for stream in streams:
             self._render.count(stream)
-        return [
-            StreamEvent(stream.stream_id, _NO_SAMPLES, 0, generated=True, finished=False)
-            for stream in streams
-            if stream.progress.generated
-        ]
+        if batch.work is Work.PREFILL:
+            # A pause goes out at once, so that it is in hand while the sound after it is made.
+            return [self._event(stream, silence(stream.utterance.pause_before_s)) for stream in streams]
+        return [self._event(stream, silence(0)) for stream in streams if stream.progress.generated]
 
     def _rendered(self, streams: Sequence[SpeechStream]) -> list[StreamEvent]:
         events = []
@@ -168,14 +165,17 @@ class StreamingEngine:
                 self.close(stream.stream_id)
                 events.append(failed(stream.stream_id, GenerationFailed("the model produced no valid sound")))
                 continue
-            if len(samples):
-                stream.progress.playback.deliver(len(samples) / SAMPLE_RATE_HZ, self._clock())
+            events.append(self._event(stream, samples, finished=last))
             if last:
                 self.close(stream.stream_id)
-            new_tokens = stream.take_unreported_tokens()
-            generated = stream.progress.generated
-            events.append(StreamEvent(stream.stream_id, samples, new_tokens, generated=generated, finished=last))
         return events
+
+    def _event(self, stream: SpeechStream, samples: Float32Array, *, finished: bool = False) -> StreamEvent:
+        """Reports new samples, and counts them as in the listener's hand."""
+        if len(samples):
+            stream.progress.playback.deliver(len(samples) / SAMPLE_RATE_HZ, self._clock())
+        new_tokens = stream.take_unreported_tokens() if len(samples) or finished else 0
+        return StreamEvent(stream.stream_id, samples, new_tokens, stream.progress.generated, finished)
 
 
 def load_engine(directory: Path, config: SynthesisConfig) -> StreamingEngine:

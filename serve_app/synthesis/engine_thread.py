@@ -14,7 +14,7 @@ from serve_app.messages import AudioChunk, PreparedSpeech, PreparedUtterance, Vo
 from serve_app.synthesis.engine import Engine
 from serve_app.synthesis.sampling import utterance_seed
 from serve_app.synthesis.scheduler import Playback
-from serve_app.synthesis.stream import StreamEvent, failed
+from serve_app.synthesis.stream import StreamEvent, failed, silence
 
 log = logging.getLogger(__name__)
 
@@ -114,6 +114,8 @@ class EngineThread:
                     if len(event.samples) or event.num_speech_tokens:
                         yield AudioChunk(event.samples, index, event.num_speech_tokens)
                     finished = event.finished
+            if speech.pause_after_s > 0:
+                yield AudioChunk(silence(speech.pause_after_s), len(speech.utterances) - 1, 0)
         finally:
             self._num_streams -= 1
             for stream_id in open_ids:

@@ -6,7 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from serve_app.errors import SpeechError
-from serve_app.messages import Float32Array, PreparedUtterance, VoicePrompt
+from serve_app.messages import SAMPLE_RATE_HZ, Float32Array, PreparedUtterance, VoicePrompt
 from serve_app.model.flow import FlowState
 from serve_app.model.vocoder import VocoderState
 from serve_app.synthesis.scheduler import Progress
@@ -30,9 +30,14 @@ class StreamEvent:
     error: SpeechError | None = None
 
 
+def silence(seconds: float) -> Float32Array:
+    """Exact zeros, float32 [S]."""
+    return np.zeros(round(seconds * SAMPLE_RATE_HZ), np.float32)
+
+
 def failed(stream_id: int, error: SpeechError) -> StreamEvent:
     """The last event of a stream that failed."""
-    return StreamEvent(stream_id, np.zeros(0, np.float32), 0, generated=True, finished=True, error=error)
+    return StreamEvent(stream_id, silence(0), 0, generated=True, finished=True, error=error)
 
 
 @dataclass(slots=True, eq=False)

@@ -1,5 +1,7 @@
 """The engine at toy size: streams end, are isolated from each other, and leave nothing behind."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -158,3 +160,13 @@ def test_a_newcomer_that_would_starve_others_is_refused_and_one_alone_never_is(c
     run(engine)
     open_stream(engine, 2, voice, make_utterance(voice, 1), 1)
     assert run(engine)[2].events[-1].finished
+
+
+def test_a_pause_is_exact_silence_before_the_same_sound(engine: StreamingEngine) -> None:
+    plain = speak_alone(engine, 5)
+    voice = make_voice(5, num_tokens=55)
+    paused = dataclasses.replace(make_utterance(voice, 5), pause_before_s=1.5)
+    open_stream(engine, 0, voice, paused, 5)
+    samples = run(engine)[0].samples
+    assert not samples[:36_000].any()
+    np.testing.assert_array_equal(samples[36_000:], plain.samples)

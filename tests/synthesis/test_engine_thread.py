@@ -1,6 +1,7 @@
 """The bridge between asyncio and the engine, over an engine that makes numbers instead of sound."""
 
 import asyncio
+import dataclasses
 import threading
 from collections.abc import AsyncGenerator, Iterator
 
@@ -99,6 +100,12 @@ async def test_each_utterance_has_its_own_seed(thread: EngineThread, engine: Cou
     await collect(thread.speak(speech(1, 1, 1)))
     assert [index for index, _ in engine.opened] == [0, 1, 2]
     assert len({seed for _, seed in engine.opened}) == 3
+
+
+async def test_a_pause_at_the_end_is_exact_silence(thread: EngineThread) -> None:
+    spoken = dataclasses.replace(speech(1), pause_after_s=0.25)
+    chunks = [(len(chunk.samples), bool(chunk.samples.any())) async for chunk in thread.speak(spoken)]
+    assert chunks == [(2, True), (6_000, False)]
 
 
 async def test_two_listeners_at_once_get_their_own(thread: EngineThread) -> None:
