@@ -45,7 +45,7 @@ LOAD, ASKED, ANSWERS, REPORT = "Load", "What is asked", "What is expected", "Rep
 def loadtest(
     url: Annotated[str, typer.Argument(help="Root, OpenAI base URL (…/v1) or speech endpoint of the server.")],
     clients: Annotated[
-        int | None, typer.Option(min=1, help="Closed loop: so many listeners [default: 1]", rich_help_panel=LOAD)
+        int | None, typer.Option(min=1, help="Closed loop: so many listeners (default 1).", rich_help_panel=LOAD)
     ] = None,
     rate: Annotated[
         float | None,
@@ -62,10 +62,10 @@ def loadtest(
     ] = None,
     requests: Annotated[
         int | None,
-        typer.Option("--requests", "-n", min=1, help="At most so many [default: 1000]", rich_help_panel=LOAD),
+        typer.Option("--requests", "-n", min=1, help="At most so many (default 1000).", rich_help_panel=LOAD),
     ] = None,
     seconds: Annotated[
-        float | None, typer.Option(help="Begin none after this [default: 30]", rich_help_panel=LOAD)
+        float | None, typer.Option(help="Begin none after this (default 30).", rich_help_panel=LOAD)
     ] = None,
     warmup: Annotated[int, typer.Option(min=0, help="Requests before, not counted.", rich_help_panel=LOAD)] = 0,
     arrival_seed: Annotated[int, typer.Option(help="Of the random arrivals.", rich_help_panel=LOAD)] = 0,

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import time
 from dataclasses import dataclass
+from io import BytesIO
 from types import TracebackType
 
 import aiohttp
@@ -101,7 +102,9 @@ class SpeechClient:
         """Status and figures of one whole answer. Errors: `RequestFailed`."""
         status: int | None = None
         try:
-            async with self._session.post(self.target.endpoint, data=body, allow_redirects=False) as response:
+            # a file, since aiohttp writes one piece by piece, and raw bytes at once, however many
+            data = BytesIO(body)
+            async with self._session.post(self.target.endpoint, data=data, allow_redirects=False) as response:
                 status = response.status
                 if status != 200:
                     raise RequestFailed(f"status_{status}", await error_text(response), status)

@@ -197,6 +197,8 @@ async def test_what_is_sent_is_what_openai_expects() -> None:
             assert "secret" not in str(run.to_json())
     assert server.bodies[0] == {"model": "m", "input": "你好", "response_format": "pcm"}
     assert b"authorization" not in server.headers[0]
+    assert server.headers[0][b"content-type"] == b"application/json"
+    assert b"transfer-encoding" not in server.headers[0]
     assert server.bodies[1] == {
         "model": "tts-1",
         "input": "你好",
@@ -207,6 +209,15 @@ async def test_what_is_sent_is_what_openai_expects() -> None:
         "ref_text": "words",
     }
     assert server.headers[1][b"authorization"] == b"Bearer secret"
+
+
+async def test_a_long_clip_is_sent_without_a_warning() -> None:
+    server = FakeServer()
+    async with listening(server) as url:
+        target = Target(endpoint_of(url), reference=bytes(3_000_000))
+        run = await Session(target, ("a",), 0.0, Console(file=StringIO())).run(ClosedLoop(1, 2, 30))
+    assert run.summary.errors == 0
+    assert [len(body["ref_audio"]) for body in server.bodies] == [4_000_022] * 2
 
 
 @pytest.mark.parametrize(
