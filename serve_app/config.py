@@ -31,6 +31,8 @@ class ApiConfig(Settings):
     voice_aliases: dict[str, str] = Field(default_factory=lambda: dict.fromkeys(OPENAI_VOICES, "default"))
     """Other names for voices: OpenAI's own are sent by clients that never heard of ours."""
     max_input_characters: int = Field(default=4096, ge=1)
+    max_pending_characters: int = Field(default=20_000, ge=100)
+    """Text that a WebSocket client may have sent ahead of its speech."""
     max_body_bytes: int = Field(default=256 * 1024, ge=1024)
     max_reference_bytes: int = Field(default=10 * 1024 * 1024, ge=1024)
     body_timeout_s: float = Field(default=60.0, gt=0)

@@ -6,12 +6,13 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 
 from serve_app.api.access import Access, load_keys
 from serve_app.api.boundary import Boundary, RequestIds
 from serve_app.api.catalog import Catalog
 from serve_app.api.error_table import error_response
+from serve_app.api.live_socket import LiveSocket
 from serve_app.api.service import SpeechService
 from serve_app.api.speech import SpeechEndpoint
 from serve_app.config import ApiConfig
@@ -26,6 +27,7 @@ def create_api(service: SpeechService, config: ApiConfig) -> Starlette:
     app = Starlette(
         routes=[
             Route("/v1/audio/speech", SpeechEndpoint(service, config), methods=["POST"]),
+            WebSocketRoute("/v1/audio/speech/stream", LiveSocket(service, config)),
             Route("/v1/audio/voices", catalog.voices),
             Route("/v1/audio/voices/{voice}", catalog.voice),
             Route("/v1/audio/models", catalog.audio_models),

@@ -53,18 +53,16 @@ class VoiceObject(BaseModel):
     id: Annotated[str, Strict(), StringConstraints(min_length=1, max_length=256)]
 
 
-class SpeechBody(BaseModel):
-    """What a client may send. Unknown fields are ignored; null means the default."""
+class SpeechSettings(BaseModel):
+    """How to speak: all that a request says but its text. Unknown fields are ignored; null means the default."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", title="SpeechRequest")
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
-    input: Annotated[str, Strict()] = Field(description="The text to speak.")
     model: Annotated[str, Strict()] | None = None
     voice: Annotated[str, Strict(), StringConstraints(min_length=1, max_length=256)] | VoiceObject | None = Field(
         default=None, validation_alias=AliasChoices("voice", "speaker"), description="Id or name of a voice."
     )
     response_format: AudioFormat | None = None
-    stream_format: Literal["audio", "sse"] | None = None
     speed: Annotated[float, Number, Field(ge=0.25, le=4.0, allow_inf_nan=False)] | None = None
     instructions: SideText | None = None
     sample_rate: Annotated[Literal[8000, 16000, 22050, 24000, 44100, 48000], Number] | None = None
@@ -73,6 +71,13 @@ class SpeechBody(BaseModel):
         default=None, description="A reference clip as a data URI or base64, for one-shot voice cloning."
     )
     ref_text: SideText | None = None
+
+
+class SpeechBody(SpeechSettings):
+    """The body of `POST /v1/audio/speech`."""
+
+    input: Annotated[str, Strict()] = Field(description="The text to speak.")
+    stream_format: Literal["audio", "sse"] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,23 +126,28 @@ def parse_speech(raw: bytes, config: ApiConfig, request_id: str) -> SpeechOrder:
     body = parse_json(SpeechBody, raw)
     if len(raw) - len(body.ref_audio or "") > config.max_body_bytes:
         raise ApiError(HTTP_ROWS[413], "The request body is too large.")
-    check_model(body.model, config)
-    request = SpeechRequest(
-        request_id=request_id,
-        text=speakable(body.input, config),
-        voice=resolve_voice(body.voice, config),
-        reference=reference_clip(body, config),
-        instructions=clean_text(body.instructions or "").strip(),
-        speed=1.0 if body.speed is None else body.speed,
-        # the engine's seeds are not negative
-        seed=None if body.seed is None else body.seed % 2**63,
-    )
+    request = speech_request(body, speakable(body.input, config), config, request_id)
     output = OutputOptions(
         audio_format=body.response_format or "mp3",
         sample_rate_hz=body.sample_rate or SAMPLE_RATE_HZ,
         server_sent_events=body.stream_format == "sse",
     )
     return SpeechOrder(request, output)
+
+
+def speech_request(settings: SpeechSettings, text: str, config: ApiConfig, request_id: str) -> SpeechRequest:
+    """Errors: `ApiError` 404 for the model, `InvalidAudio`, `AudioTooLong`."""
+    check_model(settings.model, config)
+    return SpeechRequest(
+        request_id=request_id,
+        text=text,
+        voice=resolve_voice(settings.voice, config),
+        reference=reference_clip(settings, config),
+        instructions=clean_text(settings.instructions or "").strip(),
+        speed=1.0 if settings.speed is None else settings.speed,
+        # the engine's seeds are not negative
+        seed=None if settings.seed is None else settings.seed % 2**63,
+    )
 
 
 def check_model(name: str | None, config: ApiConfig) -> None:
@@ -152,9 +162,14 @@ def speakable(text: str, config: ApiConfig) -> str:
     cleaned = clean_text(text)
     if len(cleaned) > config.max_input_characters:
         raise InputTooLong(f"The text has more than {config.max_input_characters} characters.")
-    if not any(unicodedata.category(c)[0] in "LN" for c in cleaned):
+    if not is_speakable(cleaned):
         raise EmptyInput("The text holds no letter and no digit: there is nothing to speak.")
     return cleaned
+
+
+def is_speakable(text: str) -> bool:
+    """Whether there is a letter or a digit in it, of any script."""
+    return any(unicodedata.category(character)[0] in "LN" for character in text)
 
 
 def resolve_voice(voice: str | VoiceObject | None, config: ApiConfig) -> str:
@@ -165,7 +180,7 @@ def resolve_voice(voice: str | VoiceObject | None, config: ApiConfig) -> str:
     return config.voice_aliases.get(name, name)
 
 
-def reference_clip(body: SpeechBody, config: ApiConfig) -> ReferenceClip | None:
+def reference_clip(body: SpeechSettings, config: ApiConfig) -> ReferenceClip | None:
     """The clip of a one-shot voice, decoded from base64. Errors: `InvalidAudio`, `AudioTooLong`."""
     if body.ref_audio is None:
         return None

@@ -29,9 +29,7 @@ async def test_without_keys_everything_is_open() -> None:
             assert (await client.post(SPEECH, json=BODY, headers=headers)).status_code == 200
 
 
-@pytest.mark.parametrize(
-    "offered", [None, "Bearer", "Bearer wrong", "Bearer alph", "Basic alpha", "alpha", "Bearer é"]
-)
+@pytest.mark.parametrize("offered", [None, "Bearer", "Bearer wrong", "Bearer alph", "Basic alpha", "alpha", "Bearer é"])
 async def test_wrong_keys(locked: ApiConfig, offered: str | None) -> None:
     headers = {} if offered is None else {b"authorization": offered.encode()}
     async with client_of(FakeService(), locked) as client:
