@@ -51,8 +51,15 @@ def month_first(m: re.Match[str]) -> str | None:
 def day_first(m: re.Match[str]) -> str | None:
     if not _is_day(m[1]):
         return None
-    text = f"the {ordinal(int(m[1]))} of {month_name(m[2])}"
+    text = f"{m[0][0] if m[0][0] == 'T' else 't'}he {ordinal(int(m[1]))} of {month_name(m[2])}"
     return f"{text}, {year(int(m[3]))}" if m[3] else text
+
+
+def _is_adjective(m: re.Match[str]) -> bool:
+    """a $10 bill, a 6 ft wall: an article before and a noun after."""
+    before, after = m.string[max(0, m.start() - 6) : m.start()], m.string[m.end() : m.end() + 12]
+    noun = re.match(r"\s(?!(?:is|was|in|of|or|and|to|on|at|for|per|away|more|less|from|a)\b)[a-z]", after)
+    return noun is not None and re.search(r"(?i)\b(?:an?|every|each|this|that)\s\Z", before) is not None
 
 
 def month_and_year(m: re.Match[str]) -> str | None:
@@ -84,6 +91,7 @@ def clock_time(m: re.Match[str]) -> str | None:
 def money(m: re.Match[str]) -> str:
     sign, number, magnitude = m["sign"].upper().replace(" ", ""), m["number"], m["magnitude"]
     one, many, cent = CURRENCIES[sign]
+    many = one if _is_adjective(m) else many
     minus = "minus " if m["minus"] else ""
     if magnitude:
         return f"{minus}{quantity(number)} {MAGNITUDES[magnitude.strip().lower()]} {many}"
@@ -108,6 +116,7 @@ def phone(m: re.Match[str]) -> str:
 
 def with_unit(m: re.Match[str]) -> str:
     one, many = ENGLISH_UNITS[m[2]]
+    many = one if _is_adjective(m) else many
     return f"{quantity(m[1])} {one if m[1] == '1' else many}"
 
 

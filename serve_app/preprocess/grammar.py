@@ -17,6 +17,8 @@ GrammarLanguage = Literal["zh", "ja"]
 
 _OTHER = r"[^，。！？；、,!?;…\n\"“”‘’「」『』《》（）()\[\]【】<>]*"
 _CLAUSE = re.compile(rf"{_OTHER}\d{_OTHER}")
+_MAX_CLAUSE = 120
+"""The grammars' time grows faster than a clause; none that a person wrote is longer."""
 _FIGURES = re.compile(r"\d+")
 
 
@@ -32,6 +34,8 @@ def apply_grammar(language: GrammarLanguage, sentence: AlignedText) -> AlignedTe
     def read_clause(m: re.Match[str]) -> str | None:
         clause = m.group()
         body = clause.strip()
+        if len(body) > _MAX_CLAUSE:
+            return None
         try:
             spoken = str(_grammar(language).normalize(body))
         except (AssertionError, RuntimeError, ValueError, KeyError, IndexError):

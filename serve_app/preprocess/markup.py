@@ -25,8 +25,8 @@ _CDATA = re.compile(r"<!\[CDATA\[|\]\]>")
 _TAG = re.compile(r"</?([A-Za-z][A-Za-z0-9:-]{0,20})(?:\s[^<>]{0,300})?/?>")
 _LINES = """p s br li div h1 h2 h3 h4 h5 h6 tr ul ol para sentence blockquote"""
 _OTHERS = """speak prosody emphasis say-as sub phoneme voice audio mark lang w token par seq media desc lexicon lookup
-meta metadata break a b i u em small big span code pre table td th thead tbody img html body head title font sup mstts style
-script center strike del ins q cite kbd hr amazon:effect google:style"""
+meta metadata break a b i u em small big span code pre table td th thead tbody img html body head title font sup mstts
+style script center strike del ins q cite kbd hr amazon:effect google:style"""
 _LINE_TAGS = frozenset(_LINES.split())
 _KNOWN_TAGS = _LINE_TAGS | frozenset(_OTHERS.split())
 _ENTITIES = {"&amp;": "&", "&lt;": "<", "&gt;": ">", "&quot;": '"', "&apos;": "'", "&nbsp;": " ", "&#39;": "'"}

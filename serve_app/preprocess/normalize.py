@@ -23,7 +23,8 @@ _DROPPED_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
 
 _WIDE = re.compile(r"[\uff10-\uff19\uff21-\uff3a\uff41-\uff5a\uff05\uff0b\uff0d\uff0e\uff0f\uff1d]+")
 """Full-width letters, figures and signs of arithmetic; the punctuation of Chinese stays wide."""
-_SENTENCE = re.compile(r"[^。！？!?\n.]*(?:[。！？!?\n]+|\.(?!\s)|\.\s*|\Z)")
+_LONG_FIGURES = re.compile(r"\d{19,}")
+_SENTENCE = re.compile(r"(?:[^。！？!?\n.]|\.(?!\s|\Z))*(?:[。！？!?\n]+|\.\s*|\Z)")
 _HAN = r"[\u3400-\u9fff]"
 _READERS: dict[Language, Callable[[AlignedText], AlignedText]] = {
     "zh": read_chinese,
@@ -78,6 +79,7 @@ def normalize(text: AlignedText, context: str | None = None) -> AlignedText:
     latin = latin_language(whole)
     around = text_language(whole, latin)
     text = text.sub(_WIDE, lambda m: unicodedata.normalize("NFKC", m.group()))
+    text = text.sub(_LONG_FIGURES, lambda m: " ".join(m.group()))
     parts: list[tuple[Language, int, int]] = []
     for match in _SENTENCE.finditer(text.text):
         language = sentence_language(match.group(), latin, parts[-1][0] if parts else around)

@@ -70,6 +70,7 @@ _RULES: Rules = (
     rule(r"(?<!\d)(\d{3,4})(?=室|房间|号房|国道|路公交|航班|次航班|号航班)", lambda m: myriad_digits(m[1], "zh")),
     rule(r"(房间|[A-Z]{2})(\d{3,4})(?![.\d元万])", lambda m: m[1] + myriad_digits(m[2], "zh")),
     rule(r"(?<!\d)(\d{2})年(?=\d{1,2}月|春|夏|秋|冬|初|底|代初)", lambda m: myriad_digits(m[1], "zh") + "年"),
+    rule(r"公元前(\d{2,4})年", lambda m: f"公元前{myriad(int(m[1]), 'zh')}年"),
     rule(rf"({_NUMBER})%\s?[-~～—–至到]\s?({_NUMBER})%", _percent_range),
     rule(rf"({_NUMBER})\s?[-~～—–]\s?({_NUMBER})%", _percent_range),
     rule(r"(?<=\d)\s?[~～—–]\s?(?=\d)", "到"),

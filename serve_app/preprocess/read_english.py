@@ -65,7 +65,8 @@ _SIGNS = "|".join(sorted(map(re.escape, CURRENCIES), key=len, reverse=True))
 _MAGNITUDE = r"(?P<magnitude>\s?(?:thousand|million|billion|trillion)\b|(?:[kKmMbB]|mn|bn|tn)\b)?"
 _UNITS = "|".join(sorted(map(re.escape, ENGLISH_UNITS), key=len, reverse=True))
 _NOT_IN_WORD = r"(?<![\w.,])"
-_ADDRESS = r"(?:https?://|www\.)[^\s<>\"“”]{1,300}[\w/]|[\w.+-]{1,64}@[\w-]{1,64}(?:\.[\w-]{1,64})+"
+_ADDRESS = r"(?<![\w.@-])[A-Za-z0-9-]{1,40}\.(?:com|org|net|io|edu|gov|ai|app|dev|info)(?:/[\w./-]{0,200}\w)?(?![\w-])|"
+_ADDRESS += r"(?:https?://|www\.)[^\s<>\"“”]{1,300}[\w/]|[\w.+-]{1,64}@[\w-]{1,64}(?:\.[\w-]{1,64})+"
 _AFTER = r"€|£|¥|USD|EUR|GBP|CNY|RMB|JPY"
 _SHORT = "|".join(sorted(map(re.escape, _ABBREVIATIONS), key=len, reverse=True))
 
@@ -84,13 +85,15 @@ _RULES: Rules = (
     rule(r"(?<![\d/-])(\d{4})[-/](\d{1,2})[-/](\d{1,2})(?![\d/-])", iso_date),
     rule(r"(?<![\d/])(\d{1,2})/(\d{1,2})/(\d{4}|\d{2})(?![\d/])", slash_date),
     rule(rf"\b({_MONTH})\s(\d{{1,2}})(?:st|nd|rd|th)?\b(?:,?\s(\d{{4}})\b)?(?![:\d])", month_first),
-    rule(rf"\b(?:the\s)?(\d{{1,2}})(?:st|nd|rd|th)?\s(?:of\s)?({_MONTH})(?!\w)(?:,?\s(\d{{4}})\b)?", day_first),
+    rule(rf"\b(?:[Tt]he\s)?(\d{{1,2}})(?:st|nd|rd|th)?\s(?:of\s)?({_MONTH})(?!\w)(?:,?\s(\d{{4}})\b)?", day_first),
     rule(rf"\b({_MONTH})\s(\d{{4}})\b", month_and_year),
     rule(r"\b(Mon|Tues?|Wed|Thu(?:rs?)?|Fri|Sat|Sun)\.(?=,|\s[A-Z])", lambda m: _DAYS[m[1]]),
     rule(r"(?i)(?<![\d:])(\d{1,2}):(\d{2})(?::(\d{2}))?(\s?[ap]\.?m\b\.?)?(?![\d:])", clock_time),
     rule(r"(?i)\b(\d{1,2})\s?([ap])\.?m\b\.?", lambda m: f"{cardinal(int(m[1]))} {m[2].upper()} M"),
     rule(r"(?<![\w.])(?:\+\d{1,3}[ -]?)?(?:\(\d{2,4}\)|\d{3,4})[ -]\d{3,4}[ -]\d{3,4}(?![\w-])", phone),
     rule(r"(?<![\w.-])\d{3}-\d{4}(?![\w-])|\+\d{7,15}\b", phone),
+    rule(r"(?<![\w-])\d+(?:-\d+){2,}(?![\w-])", phone),
+    rule(r"(?<![\w.,$])(?:911|(?<=[Cc]all )\d{3}|(?<=[Dd]ial )\d{3})(?![\w%]|[.,]\d)", phone),
     rule(r"(?<![\w.])\d+(?:\.\d+){2,}(?![\w])", dotted),
     rule(r"['’]?\b(\d{4}|\d0)['’]?s\b", decade),
     rule(r"\b(\d{1,3}(?:,\d{3})+|\d+)(?:st|nd|rd|th)\b", lambda m: ordinal(int(m[1].replace(",", "")))),
@@ -127,6 +130,7 @@ _RULES: Rules = (
     rule(r"(?<=\s)<(?=\s)", "less than"),
     rule(r"(?<=\s)>(?=\s)", "greater than"),
     rule(r"\s?&\s?", " and "),
+    rule(r"(?<=[A-Za-z])/(?=or\b)", " "),
     rule(r"(?<=[A-Za-z])/(?=[A-Za-z])", " or "),
     rule(r"°", " degrees"),
     rule(rf"(?<![\w.]){_NUMBER}", plain_number),

@@ -134,6 +134,33 @@ def test_long_texts_become_pieces_within_the_limit(preprocessor: Preprocessor) -
     assert " ".join(spoken) == text.strip()
 
 
+def test_pauses_belong_to_the_piece_that_follows(preprocessor: Preprocessor) -> None:
+    text = "[pause:250ms]One sentence stands here for all. [pause:1.5s]Another sentence follows it. And more.[pause:2s]"
+    prepared = preprocessor.prepare(request(text))
+    pauses = [u.pause_before_s for u in prepared.utterances]
+    assert pauses[0] == 0.25
+    assert pauses.count(1.5) == 1
+    assert sum(pauses) == 1.75
+    assert prepared.pause_after_s == 2.0
+    with pytest.raises(EmptyInput):
+        preprocessor.prepare(request("[pause:1s] ... [pause:1s]"))
+
+
+def test_text_is_put_into_words_unless_asked_not_to(preprocessor: Preprocessor, tokenizer: Tokenizer) -> None:
+    text = "It costs $3.50 😀."
+    (utterance,) = preprocessor.prepare(request(text)).utterances
+    assert tokenizer.decode(utterance.text_ids) == "It costs three dollars and fifty cents."
+    assert text[utterance.text_start : utterance.text_end] == text
+    (utterance,) = preprocessor.prepare(request(text, normalize=False)).utterances
+    assert tokenizer.decode(utterance.text_ids) == text
+
+
+def test_markup_that_was_left_out_is_reported(preprocessor: Preprocessor) -> None:
+    prepared = preprocessor.prepare(request("<speak>Hello <prosody rate='slow'>there</prosody>.</speak>"))
+    assert len(prepared.warnings) == 1
+    assert "prosody" in prepared.warnings[0]
+
+
 def test_errors(preprocessor: Preprocessor) -> None:
     with pytest.raises(EmptyInput):
         preprocessor.prepare(request(" \u200b... "))
