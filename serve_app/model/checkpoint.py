@@ -1,7 +1,7 @@
 """A CosyVoice2 checkpoint directory, unmodified, as sizes and tensors.
 
 `load_checkpoint` reads what upstream's `CosyVoice2` reads, but nothing in the directory can run code. On the first load
-it writes one safetensors file beside each .pt (half the loading time, no second copy in memory); later loads map that.
+it writes one safetensors file beside each .pt; later loads map that into memory, where processes share it.
 """
 
 from collections.abc import Mapping

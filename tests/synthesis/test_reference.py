@@ -220,6 +220,17 @@ def test_seed_decides(upstream: Upstream) -> None:
     assert not np.array_equal(spoken[0], spoken[2])
 
 
+def test_every_draw_is_a_new_one(upstream: Upstream) -> None:
+    engine = make_engine(upstream)
+    open_stream(engine, 0, make_voice(10))
+    states = []
+    for _ in range(3):
+        states.append(engine._streams[0].random_state)
+        engine.step()
+    assert not torch.equal(states[0], states[1])
+    assert not torch.equal(states[1], states[2])
+
+
 def test_delivered_audio_is_counted(upstream: Upstream) -> None:
     engine = make_engine(upstream)
     playback = open_stream(engine, 0, make_voice(10))
