@@ -7,10 +7,11 @@ import { SAMPLE_RATE_HZ } from "./pcm.js";
 import { axisSeconds, Waveform } from "./waveform.js";
 
 const SEEK_S = 1;
+const PICTURE_MS = 33;
 /** Where the server's own stages (Server-Timing) belong among ours. */
 const STEP_OF_STAGE = { queue: 0, preprocess: 1, first_audio: 2 };
 
-/** Fires "show" when another take is shown. */
+/** Fires "show" when another take is shown, and "draw" with every picture while something moves. */
 export class ListenPanel extends EventTarget {
   /** @param {import("./player.js").Player} player */
   constructor(player) {
@@ -19,6 +20,7 @@ export class ListenPanel extends EventTarget {
     /** @type {import("./take.js").Take | null} */
     this.take = null;
     this.drawing = false;
+    this.drawnAt = 0;
     this.root = byId("listen");
     this.steps = [...byId("steps").children];
     this.waveform = new Waveform();
@@ -100,16 +102,18 @@ export class ListenPanel extends EventTarget {
     }
   }
 
-  /** Show what is true now, and keep drawing while it moves. */
+  /** Draw soon, at most 30 times a second, and go on while something moves. */
   update() {
-    this.render();
-    const moving = this.isPlaying || this.take?.state === "waiting" || this.take?.state === "receiving";
-    if (!moving || this.drawing) return;
+    if (this.drawing) return;
     this.drawing = true;
-    requestAnimationFrame(() => {
+    const draw = () => {
       this.drawing = false;
-      this.update();
-    });
+      this.drawnAt = performance.now();
+      this.render();
+      this.dispatchEvent(new Event("draw"));
+      if (this.player.playing || (this.take && !this.take.ended)) this.update();
+    };
+    setTimeout(() => requestAnimationFrame(draw), this.drawnAt + PICTURE_MS - performance.now());
   }
 
   render() {

@@ -76,11 +76,11 @@ export class LiveView {
       if (typeof data === "string") this.hear(JSON.parse(data));
       else this.sound(new Uint8Array(data));
     });
-    socket.addEventListener("close", () => {
+    socket.addEventListener("close", ({ code, reason }) => {
       if (this.socket !== socket) return;
       this.socket = null;
       this.finishTake("stopped");
-      if (opened) this.report(say("live.lost"), true);
+      if (opened) this.report(closeInWords(code, reason), true);
       else this.explainRefusal();
       this.render();
     });
@@ -210,4 +210,10 @@ export class LiveView {
     this.render();
     byId("live-start").focus();
   }
+}
+
+/** Why the server hung up. @param {number} code @param {string} reason */
+function closeInWords(code, reason) {
+  const known = { 1008: "invalid_api_key", 1013: "overloaded" }[code];
+  return known || reason ? faultInWords(new Fault({ code: known ?? "", message: reason })) : say("live.lost");
 }

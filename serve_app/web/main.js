@@ -26,6 +26,7 @@ const player = new Player();
 const listen = new ListenPanel(player);
 const voices = new VoiceList();
 const options = new Options();
+options.addEventListener("key", () => voices.load());
 const clip = new ClipPanel(voices, player);
 const studio = new Studio({ player, listen, voices, options, clip });
 const write = new WriteView(studio);

@@ -6,7 +6,7 @@ import { say } from "./language.js";
 
 const MAX_SEED = 2 ** 31 - 1;
 
-/** Fires "change". */
+/** Fires "change" for how to say it, "key" for another API key. */
 export class Options extends EventTarget {
   constructor() {
     super();
@@ -16,7 +16,10 @@ export class Options extends EventTarget {
     };
     for (const id of ["instructions", "speed", "seed"]) byId(id).addEventListener("input", changed);
     byId("key").value = apiKey.get();
-    byId("key").addEventListener("change", (event) => apiKey.set(event.target.value));
+    byId("key").addEventListener("change", (event) => {
+      apiKey.set(event.target.value);
+      this.dispatchEvent(new Event("key"));
+    });
     this.render();
   }
 

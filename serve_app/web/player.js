@@ -5,6 +5,8 @@ import { Ring } from "./ring.js";
 
 const SIZES = { ringSamples: 20 * SAMPLE_RATE_HZ, prebufferSamples: 0.1 * SAMPLE_RATE_HZ };
 const PUSH_SAMPLES = 0.2 * SAMPLE_RATE_HZ;
+/** How long an idle context stays awake: it costs power, and waking takes a moment. */
+const REST_AFTER_MS = 10_000;
 /** How long a context may take to run before the page says that the browser holds the sound back. */
 const BLOCKED_AFTER_MS = 1500;
 
@@ -29,6 +31,7 @@ export class Player extends EventTarget {
     /** Whether the user stopped the take that was played last. */
     this.stopped = false;
     this.blocked = false;
+    this.resting = 0;
     this.epoch = 0;
     this.startSample = 0;
     this.sent = 0;
@@ -51,13 +54,14 @@ export class Player extends EventTarget {
       const hear = (report) => this.hear(report);
       this.opening = this.context.audioWorklet ? openWorklet(this.context, hear) : openScript(this.context, hear);
     }
+    clearTimeout(this.resting);
     if (this.context.state === "suspended") this.context.resume();
   }
 
   /** Play a take, from a place in it, in place of whatever plays now. @param {import("./take.js").Take} take */
   async play(take, startSample = 0) {
-    this.unlock();
     this.leave();
+    this.unlock();
     this.take = take;
     this.playing = true;
     this.stopped = false;
@@ -100,6 +104,8 @@ export class Player extends EventTarget {
     this.take?.removeEventListener("change", this.feed);
     this.playing = false;
     this.blocked = false;
+    clearTimeout(this.resting);
+    this.resting = setTimeout(() => this.playing || this.context?.suspend(), REST_AFTER_MS);
   }
 
   /** Top the ring up from the take, and say when that was all of it. */

@@ -16,8 +16,7 @@ export class TakeList {
     this.made = 0;
     /** @type {Record<"A" | "B", Entry | null>} */
     this.marked = { A: null, B: null };
-    this.drawing = false;
-    /** Drawn at the next frame. @type {Set<Entry>} */
+    /** To be drawn again. @type {Set<Entry>} */
     this.changed = new Set();
     /** @type {import("./take.js").Take | null} */
     this.heard = null;
@@ -26,7 +25,7 @@ export class TakeList {
     studio.addEventListener("take", (event) => this.add(event.detail));
     studio.addEventListener("remove", (event) => this.drop(event.detail));
     studio.listen.addEventListener("show", () => this.draw(...this.entries));
-    studio.player.addEventListener("change", () => this.draw(this.entryFor(studio.player.take)));
+    studio.listen.addEventListener("draw", () => this.renderChanged());
   }
 
   entryFor(take) {
@@ -147,21 +146,23 @@ export class TakeList {
     this.hear(next, playsOne ? Math.round(player.positionS * SAMPLE_RATE_HZ) : 0);
   }
 
-  /** Draw these at the next frame, and whatever is playing at every frame. @param {(Entry | undefined)[]} entries */
+  /** Have these drawn with the next picture. @param {(Entry | undefined)[]} entries */
   draw(...entries) {
+    for (const entry of entries) if (entry) this.changed.add(entry);
+    this.studio.listen.update();
+  }
+
+  renderChanged() {
     const { player } = this.studio;
-    // the one that played before has a playhead to lose
-    for (const entry of [...entries, this.entryFor(this.heard)]) if (entry) this.changed.add(entry);
+    // what plays moves, and what played before has a playhead to lose
+    for (const take of [player.take, this.heard]) {
+      const entry = this.entryFor(take);
+      if (entry) this.changed.add(entry);
+    }
     this.heard = player.take;
-    if (this.drawing) return;
-    this.drawing = true;
-    requestAnimationFrame(() => {
-      this.drawing = false;
-      for (const entry of this.changed) entry.render();
-      for (const render of this.comparison) render();
-      this.changed.clear();
-      if (player.playing) this.draw(this.entryFor(player.take));
-    });
+    for (const entry of this.changed) entry.render();
+    for (const render of this.comparison) render();
+    this.changed.clear();
   }
 }
 

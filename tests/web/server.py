@@ -68,7 +68,7 @@ class StudioServer:
     requests, closed: bodies seen, and how many streams ended before their last part.
     """
 
-    samples: Int16Array = field(default_factory=lambda: noise(1.0))
+    samples: Int16Array = field(default_factory=lambda: noise(0.8))
     part_bytes: int = 4801
     pause_s: float = 0.0
     first_pause_s: float = 0.0

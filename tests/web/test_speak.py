@@ -23,15 +23,15 @@ async def test_every_sample_plays_exactly_once(studio: Studio, server: StudioSer
     assert await studio.number("bytes") == 2 * len(server.samples)
     assert int(await studio.listen("played")) == len(server.samples)
     assert await studio.number("underruns") == 0
-    assert await studio.stage() == "Done. 1.0 s of sound."
+    assert await studio.stage() == "Done. 0.8 s of sound."
 
 
 async def test_sound_starts_while_the_rest_is_made(studio: Studio, server: StudioServer) -> None:
-    server.part_bytes, server.pause_s, server.first_pause_s = 9601, 0.12, 0.2
+    server.part_bytes, server.pause_s, server.first_pause_s = 9601, 0.15, 0.2
     await studio.speak()
     await studio.until_playing()
     assert (await studio.listen("state"), server.finished) == ("receiving", 0)
-    assert 0 < await studio.number("ahead") < 1.0
+    assert 0 < await studio.number("ahead") < 0.8
     assert await studio.page.inner_text("#steps [aria-current]") == "Speaking\n188 ms"
     await studio.until_done()
     assert server.finished == 1
@@ -98,7 +98,7 @@ async def test_sound_that_the_browser_holds_back_is_explained_and_played_on_dema
         await page.click("#play")
         await studio.until_done()
         assert int(await studio.listen("played")) == len(server.samples)
-        assert await studio.stage() == "Done. 1.0 s of sound."
+        assert await studio.stage() == "Done. 0.8 s of sound."
         await context.close()
 
 
@@ -164,12 +164,12 @@ async def test_refusals_are_said_in_words(studio: Studio, server: StudioServer) 
 
 
 async def test_sound_that_breaks_off_is_not_passed_off_as_whole(studio: Studio, server: StudioServer) -> None:
-    server.break_after, server.pause_s = 8, 0.02
+    server.break_after, server.pause_s = 7, 0.02
     await studio.speak()
     await studio.until_done("failed")
     # the browser drops what it had not yet handed over when the connection broke
     heard = await studio.heard()
-    assert 4 * 4801 // 2 < len(heard) <= 8 * 4801 // 2
+    assert 3 * 4801 // 2 < len(heard) <= 7 * 4801 // 2
     assert np.array_equal(heard, server.samples[: len(heard)])
     arrived = f"{len(heard) / RATE_HZ:.1f} s of sound arrived and can be played."
     assert await studio.stage() == f"The server broke off before the end. {arrived}"
@@ -191,54 +191,10 @@ async def test_a_take_can_be_heard_again_from_any_place(studio: Studio, server: 
     await studio.until_done()
     box = await studio.page.locator("#seek").bounding_box()
     assert box is not None
-    # the axis is 3 s long, so this is the middle of 1 s
-    await studio.page.mouse.click(box["x"] + box["width"] / 6, box["y"] + 20)
+    # the axis is 3 s long, so this is the middle of 0.8 s
+    await studio.page.mouse.click(box["x"] + box["width"] * 0.4 / 3, box["y"] + 20)
     await studio.until_done()
     again = (await studio.heard())[len(server.samples) :]
-    assert 0.45 < len(again) / RATE_HZ < 0.55
+    assert 0.35 < len(again) / RATE_HZ < 0.45
     assert np.array_equal(again, server.samples[-len(again) :])
     assert len(server.requests) == 1
-
-
-async def test_the_ring_wraps_many_times_without_losing_or_repeating_a_sample(studio: Studio) -> None:
-    """The worklet alone, in an offline context: fed in odd pieces, ten times its ring's length."""
-    mistakes = await studio.page.evaluate(
-        """async () => {
-          const total = 10 * 4800, context = new OfflineAudioContext(1, total + 4800, 24000);
-          await context.audioWorklet.addModule("studio/player_worklet.js");
-          const node = new AudioWorkletNode(context, "ring-player", {
-            numberOfInputs: 0, outputChannelCount: [1],
-            processorOptions: { ringSamples: 4800, prebufferSamples: 2400 },
-          });
-          node.connect(context.destination);
-          const value = (i) => ((i * 7919) % 32749 + 1) / 32768;
-          let sent = 0, played = 0, ended = false, underruns = 0;
-          const feed = () => {
-            while (sent < total && sent - played + 1777 <= 4800) {
-              const samples = Float32Array.from({ length: Math.min(1777, total - sent) }, (_, i) => value(sent + i));
-              sent += samples.length;
-              node.port.postMessage({ type: "push", samples });
-            }
-            if (sent === total) node.port.postMessage({ type: "end", ending: true });
-          };
-          node.port.onmessage = ({ data }) => {
-            ({ played, underruns } = data);
-            ended ||= data.type === "ended";
-          };
-          node.port.postMessage({ type: "begin", epoch: 1 });
-          feed();
-          const tick = async () => {
-            await new Promise((done) => setTimeout(done, 5));
-            feed();
-            await new Promise((done) => setTimeout(done, 5));
-            context.resume();
-          };
-          for (let at = 1; at < 50; at++) context.suspend((at * 1024) / 24000).then(tick);
-          const output = (await context.startRendering()).getChannelData(0);
-          const first = output.findIndex((sample) => sample !== 0);
-          let wrong = 0;
-          for (let i = 0; i < total; i++) wrong += output[first + i] !== Math.fround(value(i));
-          return { wrong, ended, underruns, after: output.slice(first + total).some((sample) => sample !== 0) };
-        }"""
-    )
-    assert mistakes == {"wrong": 0, "ended": True, "underruns": 0, "after": False}
