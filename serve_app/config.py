@@ -33,6 +33,10 @@ class ApiConfig(Settings):
     max_input_characters: int = Field(default=4096, ge=1)
     max_pending_characters: int = Field(default=20_000, ge=100)
     """Text that a WebSocket client may have sent ahead of its speech."""
+    socket_input_s: float = Field(default=23.0, gt=0)
+    """How long a DashScope task may wait for its next text."""
+    socket_idle_s: float = Field(default=60.0, gt=0)
+    """How long a DashScope connection may have no task."""
     max_body_bytes: int = Field(default=256 * 1024, ge=1024)
     max_reference_bytes: int = Field(default=10 * 1024 * 1024, ge=1024)
     body_timeout_s: float = Field(default=60.0, gt=0)

@@ -11,6 +11,7 @@ from starlette.routing import Route, WebSocketRoute
 from serve_app.api.access import Access, load_keys
 from serve_app.api.boundary import Boundary, RequestIds
 from serve_app.api.catalog import Catalog
+from serve_app.api.dashscope_socket import DashscopeSocket
 from serve_app.api.error_table import error_response
 from serve_app.api.live_socket import LiveSocket
 from serve_app.api.service import SpeechService
@@ -28,6 +29,7 @@ def create_api(service: SpeechService, config: ApiConfig) -> Starlette:
         routes=[
             Route("/v1/audio/speech", SpeechEndpoint(service, config), methods=["POST"]),
             WebSocketRoute("/v1/audio/speech/stream", LiveSocket(service, config)),
+            WebSocketRoute("/api-ws/v1/inference", DashscopeSocket(service, config)),
             Route("/v1/audio/voices", catalog.voices),
             Route("/v1/audio/voices/{voice}", catalog.voice),
             Route("/v1/audio/models", catalog.audio_models),
