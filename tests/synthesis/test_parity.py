@@ -21,7 +21,7 @@ def test_every_bound_holds(capsys: pytest.CaptureFixture[str]) -> None:
     figures = json.loads(lines[-1])
     assert figures["holds"]
     assert max(figures["logits"], figures["mel"], figures["samples"]) < 1e-4
-    assert sum(line.startswith("mel") for line in lines) >= 12
+    assert sum(line.startswith("mel") for line in lines) == 6
 
 
 def test_a_wrong_weight_in_any_network_is_found(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def test_samples_are_those_of_upstreams_own_code(upstream: Upstream, num_prompt_
     theirs.hift_cache_dict["request"] = None
     theirs.speech_window = torch.from_numpy(theirs.speech_window)  # numpy 2 warns about tensor times array
     voice = make_voice(num_prompt_tokens)
-    engine = make_engine(upstream, tokens_per_text_token=40)
+    engine = make_engine(upstream, tokens_per_text_token=28)
     open_stream(engine, 1, voice)
     chunks = 0
     while engine.wait_s() is not None:
