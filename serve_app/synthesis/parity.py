@@ -32,7 +32,7 @@ from serve_app.synthesis.upstream import Upstream, load_upstream
 BOUND = 1e-4
 NUM_TEXT_TOKENS = 20
 PROMPT_TOKENS = {"toy": (28, 0), "real": (87, 0)}
-"""28: one whole chunk of the prompt and its lookahead. `tests/model/test_flow.py` has the lengths around the borders."""
+"""28: a whole chunk of the prompt and its lookahead. `tests/model/test_flow.py` has the lengths around the borders."""
 
 
 @dataclass(frozen=True, slots=True)
