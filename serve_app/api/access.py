@@ -62,7 +62,7 @@ class Access:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        if scope["type"] == "websocket" and not self.is_welcome_origin(scope):
+        if scope["type"] == "websocket" and not is_welcome_origin(scope, self.config):
             await refuse_socket(scope, receive, send, POLICY_VIOLATION, "This origin is not allowed.")
             return
         if not self.digests or self.is_open(scope):
@@ -101,13 +101,14 @@ class Access:
         matches = [digest for digest in self.digests if hmac.compare_digest(digest, offered)]
         return matches[0] if matches else None
 
-    def is_welcome_origin(self, scope: Scope) -> bool:
-        """Browsers ask nobody before they open a WebSocket to another site: the server has to look."""
-        headers = Headers(scope=scope)
-        origin = headers.get("origin")
-        if origin is None or origin in self.config.cors_allow_origins or "*" in self.config.cors_allow_origins:
-            return True
-        return urlsplit(origin).netloc == headers.get("host")
+
+def is_welcome_origin(scope: Scope, config: ApiConfig) -> bool:
+    """Browsers ask nobody before they open a WebSocket, or post a form, to another site: the server has to look."""
+    headers = Headers(scope=scope)
+    origin = headers.get("origin")
+    if origin is None or origin in config.cors_allow_origins or "*" in config.cors_allow_origins:
+        return True
+    return urlsplit(origin).netloc == headers.get("host")
 
 
 def presented_key(scope: Scope) -> str:

@@ -11,9 +11,11 @@ from starlette.routing import Route, WebSocketRoute
 from serve_app.api.access import Access, load_keys
 from serve_app.api.boundary import Boundary, RequestIds
 from serve_app.api.catalog import Catalog
+from serve_app.api.compat import MODES, CompatEndpoint, instruct_is_gone
 from serve_app.api.dashscope_socket import DashscopeSocket
 from serve_app.api.error_table import error_response
 from serve_app.api.live_socket import LiveSocket
+from serve_app.api.page import page_routes
 from serve_app.api.service import SpeechService
 from serve_app.api.speech import SpeechEndpoint
 from serve_app.config import ApiConfig
@@ -29,6 +31,11 @@ def create_api(service: SpeechService, config: ApiConfig) -> Starlette:
         routes=[
             Route("/v1/audio/speech", SpeechEndpoint(service, config), methods=["POST"]),
             WebSocketRoute("/v1/audio/speech/stream", LiveSocket(service, config)),
+            *[
+                Route(path, CompatEndpoint(mode, service, config), methods=["GET", "POST"])
+                for path, mode in MODES.items()
+            ],
+            Route("/inference_instruct", instruct_is_gone, methods=["GET", "POST"]),
             WebSocketRoute("/api-ws/v1/inference", DashscopeSocket(service, config)),
             Route("/v1/audio/voices", catalog.voices),
             Route("/v1/audio/voices/{voice}", catalog.voice),
@@ -37,6 +44,7 @@ def create_api(service: SpeechService, config: ApiConfig) -> Starlette:
             Route("/v1/models/{model:path}", catalog.model),
             Route("/health", catalog.health),
             Route("/ready", catalog.ready),
+            *page_routes(),
         ],
         middleware=middleware,
         exception_handlers={HTTPException: refuse},
