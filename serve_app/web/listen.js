@@ -44,7 +44,7 @@ export class ListenPanel extends EventTarget {
     }
     this.take = take;
     byId("download-state").textContent = "";
-    this.update();
+    this.render();
     this.dispatchEvent(new Event("show"));
   }
 
@@ -184,10 +184,9 @@ export class ListenPanel extends EventTarget {
     show("n-factor", factor === null ? null : factor.toFixed(2), factor);
     show("n-bytes", take ? bytes(take.numBytes) : null, take?.numBytes);
     byId("n-underruns").classList.toggle("bad", Boolean(take?.underruns));
-    if (player.take === take) {
-      this.root.dataset.played = String(player.startSample + player.played);
-      this.root.dataset.stopMs = player.stopMs === null ? "" : String(player.stopMs);
-    }
+    const heard = player.take === take ? player : null;
+    this.root.dataset.played = String(heard ? heard.startSample + heard.played : 0);
+    this.root.dataset.stopMs = String(heard?.stopMs ?? "");
   }
 
   /** Where this take is, in one sentence. */

@@ -5,7 +5,7 @@ import { address, apiKey, Fault, request } from "./http.js";
 import { faultInWords, say } from "./language.js";
 import { PcmReader, SAMPLE_RATE_HZ } from "./pcm.js";
 
-/** A phrase that nobody finished is sent when the typist rests that long. */
+/** When the typist rests that long, what was begun is spoken as it is. */
 const REST_MS = 900;
 
 /** Split typed text into the phrases that are complete and what is still being typed. @returns {[string, string]} */
@@ -23,6 +23,11 @@ export class LiveView {
     /** @type {import("./take.js").Take | null} */
     this.take = null;
     this.pcm = new PcmReader();
+    /** The settings as the server knows them. */
+    this.config = "";
+    /** Whether sound comes that was made before an interruption. */
+    this.stale = false;
+    this.sounding = false;
     this.resting = 0;
     this.text = byId("live-text");
     this.said = byId("live-said");
@@ -67,7 +72,8 @@ export class LiveView {
     let opened = false;
     socket.addEventListener("open", () => {
       opened = true;
-      this.send({ type: "session.config", ...this.settings() });
+      this.config = "";
+      this.configure();
       this.report(say("live.on"));
       this.render();
       this.text.focus();
@@ -85,6 +91,14 @@ export class LiveView {
       this.render();
     });
     this.render();
+  }
+
+  /** Tell the server the voice and the delivery, where they are not what it knows; for the text that follows. */
+  configure() {
+    const config = JSON.stringify({ type: "session.config", ...this.settings() });
+    if (config === this.config) return;
+    this.config = config;
+    this.socket.send(config);
   }
 
   settings() {
@@ -121,20 +135,22 @@ export class LiveView {
       this.commit(complete);
       this.text.value = rest;
     }
-    if (rest.trim()) this.resting = setTimeout(() => this.rested(), REST_MS);
+    if (complete.endsWith("\n")) this.rested();
+    else this.resting = setTimeout(() => this.rested(), REST_MS);
   }
 
-  /** Send the unfinished phrase too, up to its last whole word. */
+  /** Send the unfinished phrase too, and have everything spoken that the server still holds. */
   rested() {
     const rest = this.text.value;
     this.text.value = "";
     this.commit(rest);
+    this.send({ type: "input.flush" });
   }
 
   commit(text) {
     if (!this.isOpen || !text.trim()) return;
+    this.configure();
     this.send({ type: "input.text", text });
-    this.send({ type: "input.flush" });
     this.said.append(element("span", {}, text));
     this.said.scrollTop = this.said.scrollHeight;
     this.report(say("live.on"));
@@ -148,7 +164,6 @@ export class LiveView {
       this.take.dispatchEvent(new Event("change"));
       return;
     }
-    this.pcm = new PcmReader();
     this.take = this.studio.newTake(text, performance.now(), true);
     this.studio.keep(this.take);
     this.studio.player.play(this.take);
@@ -158,7 +173,7 @@ export class LiveView {
   sound(data) {
     const { take } = this;
     const { player } = this.studio;
-    if (!take) return; // of a phrase that was interrupted
+    if (!take || this.stale) return;
     if (take.state !== "receiving") take.become("receiving");
     const heard = take.numSamples;
     take.add(this.pcm.read(data), data.length);
@@ -166,9 +181,15 @@ export class LiveView {
   }
 
   hear(message) {
-    if (message.type === "audio.done" && this.take) {
+    if (message.type === "audio.start") {
+      this.pcm = new PcmReader();
+      this.sounding = true;
+      this.stale = false;
+    } else if (message.type === "audio.done") {
+      this.sounding = false;
+      this.stale = false;
       // More may follow; until then an empty buffer is a pause of the typist, not of the server.
-      this.take.become("complete");
+      if (!message.cancelled) this.take?.become("complete");
     } else if (message.type === "error") {
       const { code = "", message: words = "" } = message.error ?? message;
       this.report(faultInWords(new Fault({ code, message: words })), true);
@@ -183,6 +204,7 @@ export class LiveView {
     clearTimeout(this.resting);
     this.studio.player.stop();
     this.send({ type: "input.cancel" });
+    this.stale = this.sounding;
     this.finishTake("stopped");
     this.said.append(element("span", { class: "cut" }, " ⏹ "));
     this.report(say("live.interrupted"));

@@ -4,6 +4,7 @@ import { SAMPLE_RATE_HZ } from "./pcm.js";
 import { Ring } from "./ring.js";
 
 const SIZES = { ringSamples: 20 * SAMPLE_RATE_HZ, prebufferSamples: 0.1 * SAMPLE_RATE_HZ };
+const BLOCK_S = 128 / SAMPLE_RATE_HZ;
 const PUSH_SAMPLES = 0.2 * SAMPLE_RATE_HZ;
 /** How long an idle context stays awake: it costs power, and waking takes a moment. */
 const REST_AFTER_MS = 10_000;
@@ -38,10 +39,10 @@ export class Player extends EventTarget {
     this.endSent = false;
     this.played = 0;
     this.reportTime = 0;
-    /** Milliseconds from the last `stop()` to silence. @type {number | null} */
+    /** Milliseconds from the last `stop()` to silence, by the audio clock. @type {number | null} */
     this.stopMs = null;
-    /** @type {(() => void) | null} */
-    this.onHalted = null;
+    /** When that was, in the context's time. */
+    this.stopAsked = 0;
     this.countsUnderruns = false;
     this.earlierUnderruns = 0;
     this.feed = this.feed.bind(this);
@@ -89,10 +90,7 @@ export class Player extends EventTarget {
   /** Silence, now. */
   stop() {
     if (!this.playing) return;
-    const asked = performance.now();
-    this.onHalted = () => {
-      this.stopMs = performance.now() - asked;
-    };
+    this.stopAsked = this.context?.currentTime ?? 0;
     this.leave();
     this.stopped = true;
     this.post?.({ type: "halt" });
@@ -131,10 +129,11 @@ export class Player extends EventTarget {
     if (report.epoch !== this.epoch || !this.take || !this.context) return;
     this.played = report.played;
     this.reportTime = report.time;
-    if (report.type === "halted") this.onHalted?.();
+    const latency = this.context.outputLatency || 0;
+    if (report.type === "halted") this.stopMs = (report.time + BLOCK_S - this.stopAsked + latency) * 1000;
     if (this.countsUnderruns) this.take.underruns = this.earlierUnderruns + report.underruns;
     if (report.type === "started" && this.take.firstSoundMs === null) {
-      const sinceMs = (this.context.currentTime - report.time - (this.context.outputLatency || 0)) * 1000;
+      const sinceMs = (this.context.currentTime - report.time - latency) * 1000;
       this.take.firstSoundMs = performance.now() - sinceMs - this.take.startedAt;
     }
     const heardAll = this.startSample + this.played === this.take.numSamples;

@@ -6,11 +6,13 @@ import io
 import json
 import wave
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from playwright.async_api import FilePayload
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -26,6 +28,9 @@ from serve_app.errors import BuiltinVoice, GenerationFailed, VoiceExists
 
 Int16Array = NDArray[np.int16]
 RATE_HZ = 24_000
+
+STALE = b"\x01\x02" * 4800
+"""Sound that was on its way when the client interrupted."""
 
 TAP = """
 class Tap extends AudioWorkletProcessor {
@@ -44,8 +49,8 @@ def noise(seconds: float) -> Int16Array:
     size = round(seconds * RATE_HZ)
     samples = np.random.default_rng(7).integers(1, 6000, size) * np.random.default_rng(8).choice([-1, 1], size)
     swell = 0.15 + 0.85 * np.abs(np.sin(np.arange(size) / RATE_HZ * 7))
-    shaped = np.sign(samples) * np.maximum(1, np.abs(samples) * swell)
-    return shaped.astype(np.int16)
+    shaped: Int16Array = (np.sign(samples) * np.maximum(1, np.abs(samples) * swell)).astype(np.int16)
+    return shaped
 
 
 def wav(samples: Int16Array) -> bytes:
@@ -57,6 +62,11 @@ def wav(samples: Int16Array) -> bytes:
         writer.setframerate(RATE_HZ)
         writer.writeframes(samples.tobytes())
     return file.getvalue()
+
+
+def clip_file(name: str, samples: Int16Array) -> FilePayload:
+    """A WAV file as a file chooser hands it over."""
+    return {"name": name, "mimeType": "audio/wav", "buffer": wav(samples)}
 
 
 @dataclass
@@ -188,10 +198,12 @@ class StudioServer:
                 message = json.loads(await socket.receive_text())
                 self.messages.append(message)
                 if message["type"] == "input.flush":
-                    previous, speaking = speaking, asyncio.create_task(self.say(socket, speaking))
-                    del previous
+                    speaking = asyncio.create_task(self.say(socket, speaking))
                 elif message["type"] == "input.cancel" and speaking is not None:
                     speaking.cancel()
+                    await asyncio.wait({speaking})
+                    await socket.send_bytes(STALE)
+                    await socket.send_json({"type": "audio.done", "cancelled": True})
                     speaking = None
                 elif message["type"] == "session.close":
                     await socket.send_json({"type": "session.done"})
@@ -199,10 +211,12 @@ class StudioServer:
             speaking.cancel()
 
     async def say(self, socket: WebSocket, after: "asyncio.Task[None] | None") -> None:
-        """One phrase, once the phrase before it has been sent."""
+        """The text between two flushes, once the text before it has been spoken."""
         if after is not None:
             await asyncio.wait({after})
         await socket.send_json({"type": "audio.start", "sample_rate": RATE_HZ})
-        async for part in self.parts():
-            await socket.send_bytes(part)
-        await socket.send_json({"type": "audio.done"})
+        with contextlib.suppress(WebSocketDisconnect):
+            async with aclosing(self.parts()) as parts:
+                async for part in parts:
+                    await socket.send_bytes(part)
+            await socket.send_json({"type": "audio.done", "cancelled": False})

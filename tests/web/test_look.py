@@ -8,7 +8,7 @@ from playwright.async_api import Browser, Page
 
 from tests.api.live import listening
 from tests.web.conftest import Studio, new_context, open_studio
-from tests.web.server import StudioServer, noise, wav
+from tests.web.server import StudioServer, clip_file, noise
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -50,8 +50,7 @@ async def test_every_view_is_accessible_and_fits(browser: Browser, server: Studi
             await studio.speak("W" * 200)
             await studio.until_done()
         await page.evaluate("for (const part of document.querySelectorAll('details')) part.open = true")
-        clip = {"name": f"{'long-name-' * 8}.wav", "mimeType": "audio/wav", "buffer": wav(noise(2))}
-        await page.set_input_files("#clip-file", clip)
+        await page.set_input_files("#clip-file", clip_file(f"{'long-name-' * 8}.wav", noise(2)))
         await page.wait_for_selector("#clip-editor .handle")
         await page.click("#takes > li:nth-child(1) .mark:text-is('A')")
         await page.click("#takes > li:nth-child(2) .mark:text-is('B')")
@@ -88,10 +87,12 @@ async def test_both_languages_have_every_text_and_the_browser_chooses(browser: B
         assert await page.inner_text("#tab-write") == "文本" and await page.inner_text("#server") == "就绪"
         keys, holes = await page.evaluate(
             """async () => {
-              const [{ ENGLISH }, { CHINESE }] = await Promise.all([import("./studio/english.js"), import("./studio/chinese.js")]);
+              const { ENGLISH } = await import("./studio/english.js");
+              const { CHINESE } = await import("./studio/chinese.js");
               const blanks = (text) => (text.match(/\\{\\w+\\}/g) ?? []).sort().join();
-              const different = Object.keys(ENGLISH).filter((key) => blanks(ENGLISH[key]) !== blanks(CHINESE[key] ?? ""));
-              return [[Object.keys(ENGLISH).sort(), Object.keys(CHINESE).sort()], different];
+              const differs = (key) => blanks(ENGLISH[key]) !== blanks(CHINESE[key] ?? "");
+              const keys = [ENGLISH, CHINESE].map((texts) => Object.keys(texts).sort());
+              return [keys, keys[0].filter(differs)];
             }"""
         )
         assert keys[0] == keys[1] and len(keys[0]) > 100 and holes == []

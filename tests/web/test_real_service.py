@@ -7,7 +7,7 @@ from playwright.async_api import Browser
 
 from tests.conftest import Service
 from tests.web.conftest import new_context, open_studio
-from tests.web.server import StudioServer, noise, wav
+from tests.web.server import StudioServer, clip_file, noise
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.service]
 
@@ -33,7 +33,7 @@ async def test_a_person_speaks_stops_and_uses_a_voice_of_their_own(browser: Brow
     await page.wait_for_selector('#listen[data-state="stopped"]')
 
     await page.evaluate("document.querySelector('#clip').open = true")
-    await page.set_input_files("#clip-file", {"name": "me.wav", "mimeType": "audio/wav", "buffer": wav(noise(4))})
+    await page.set_input_files("#clip-file", clip_file("me.wav", noise(4)))
     await page.wait_for_selector("#voices input:checked + .name:text-is('me.wav')")
     await studio.speak("Hello.")
     await studio.page.wait_for_selector('#listen[data-state="complete"][data-playing="false"]', timeout=60_000)

@@ -1,7 +1,6 @@
 """Text in, sound out: what reaches the loudspeaker, when, and what the panel says of it."""
 
 import asyncio
-import time
 
 import numpy as np
 import pytest
@@ -59,9 +58,6 @@ async def test_stop_is_silence_at_once_and_frees_the_server(studio: Studio, serv
     await asyncio.sleep(0.3)
     assert len(await studio.heard()) == played
     assert await studio.listen("state") == "stopped" and "Silent after" in await studio.stage()
-    deadline = time.monotonic() + 3
-    while not server.closed and time.monotonic() < deadline:
-        await asyncio.sleep(0.01)
     assert (server.closed, server.finished) == (1, 0)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.web.conftest import Studio
-from tests.web.server import StudioServer, noise, wav
+from tests.web.server import StudioServer, clip_file, noise
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -99,7 +99,7 @@ async def test_a_program_with_a_clip_sends_the_clip(studio: Studio, server: Stud
     clip = b"RIFF" + bytes(range(256)) * 600
     (tmp_path / "clip.wav").write_bytes(clip)
     await page.evaluate("document.querySelector('#clip').open = true")
-    await page.set_input_files("#clip-file", {"name": "me.wav", "mimeType": "audio/wav", "buffer": wav(noise(2))})
+    await page.set_input_files("#clip-file", clip_file("me.wav", noise(2)))
     await page.wait_for_selector("#voices input:checked + .name:text-is('me.wav')")
     await page.fill("#text", "Hello, it's me.")
     await page.click("#code-open")

@@ -7,20 +7,19 @@ import wave
 import pytest
 
 from tests.web.conftest import Studio
-from tests.web.server import RATE_HZ, StudioServer, noise, wav
+from tests.web.server import RATE_HZ, StudioServer, clip_file, noise
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 def seconds_of(file: bytes) -> float:
     with wave.open(io.BytesIO(file)) as opened:
-        return opened.getnframes() / opened.getframerate()
+        return float(opened.getnframes() / opened.getframerate())
 
 
 async def load_clip(studio: Studio, seconds: float, name: str = "aunt.wav") -> None:
     await studio.page.evaluate("document.querySelector('#clip').open = true")
-    file = wav(noise(seconds))
-    await studio.page.set_input_files("#clip-file", {"name": name, "mimeType": "audio/wav", "buffer": file})
+    await studio.page.set_input_files("#clip-file", clip_file(name, noise(seconds)))
     await studio.page.wait_for_selector(f"#voices input:checked + .name:text-is('{name}')")
 
 
@@ -94,8 +93,7 @@ async def test_the_microphone_gives_a_clip_and_what_is_no_sound_is_refused(
 ) -> None:
     page = studio.page
     await page.click("#clip summary")
-    text = {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"not sound"}
-    await page.set_input_files("#clip-file", text)
+    await page.set_input_files("#clip-file", {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"not sound"})
     await page.wait_for_selector("text=The browser cannot read that file as sound.")
     await page.click("#clip-record")
     await page.wait_for_selector("#clip-record:has-text('(1 s)')")
