@@ -5,6 +5,7 @@ synthesis replica) -> body bytes (ingress).
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,9 @@ SAMPLE_RATE_HZ = 24_000
 Int32Array = NDArray[np.int32]
 Float32Array = NDArray[np.float32]
 
+Denoise = Literal["auto", "on", "off"]
+"""Whether noise is taken out of a reference clip."""
+
 
 @dataclass(frozen=True, slots=True)
 class ReferenceClip:
@@ -22,10 +26,12 @@ class ReferenceClip:
 
     audio: an encoded file, as uploaded (wav, flac, ogg, mp3, m4a).
     transcript: the words spoken in it; empty selects cross-lingual mode.
+    denoise: "auto" denoises a clip whose speech is less than 20 dB above its noise.
     """
 
     audio: bytes
     transcript: str = ""
+    denoise: Denoise = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +126,28 @@ class AudioChunk:
 
 
 @dataclass(frozen=True, slots=True)
+class ClipQuality:
+    """What is known of a reference clip, as it was sent.
+
+    speech_s: seconds in which somebody speaks. snr_db: speech above what is heard in the pauses, -10..80.
+    loudness_db: mean level of the speech, dBFS. clipped_share: of all samples, 0..1. bandwidth_hz: where speech ends.
+    second_speaker: two voices are probable. warnings: each fault in plain words.
+    denoised, used_s: what was done with it, and the seconds that the voice is made of.
+    """
+
+    duration_s: float
+    speech_s: float
+    snr_db: float
+    loudness_db: float
+    clipped_share: float
+    bandwidth_hz: int
+    second_speaker: bool
+    warnings: tuple[str, ...]
+    denoised: bool = False
+    used_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class VoiceInfo:
     """What a listing says of a voice. created_at is in Unix seconds; language is a BCP 47 tag or empty."""
 
@@ -128,3 +156,26 @@ class VoiceInfo:
     builtin: bool
     created_at: int
     language: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NewVoice:
+    """A voice to be registered.
+
+    audio: an encoded file, as uploaded. transcript: the words spoken in it; empty for cross-lingual use.
+    language: a BCP 47 tag or empty.
+    """
+
+    name: str
+    audio: bytes
+    transcript: str = ""
+    language: str = ""
+    denoise: Denoise = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredVoice:
+    """A voice that is stored now, and the report on its clip."""
+
+    voice: VoiceInfo
+    quality: ClipQuality
