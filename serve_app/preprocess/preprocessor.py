@@ -10,19 +10,24 @@ import numpy as np
 from serve_app.config import PreprocessConfig
 from serve_app.errors import CheckpointError, EmptyInput, InvalidAudio
 from serve_app.messages import (
+    ClipQuality,
     Int32Array,
     PreparedSpeech,
     PreparedUtterance,
+    ReferenceClip,
     SpeechRequest,
     VoiceInfo,
     VoicePrompt,
 )
+from serve_app.preprocess.denoise import warm_up
+from serve_app.preprocess.intake import Intake, take_in
 from serve_app.preprocess.markup import Script, read_markup
 from serve_app.preprocess.normalize import clean, normalize
 from serve_app.preprocess.prompt_cache import PromptCache
 from serve_app.preprocess.reference_audio import decode
 from serve_app.preprocess.split import Piece, split
 from serve_app.preprocess.tokenizer import END_OF_PROMPT, Tokenizer
+from serve_app.preprocess.voice_activity import VoiceActivity
 from serve_app.preprocess.voice_prompt import VoicePromptBuilder
 from serve_app.preprocess.voices import DEFAULT_VOICE, ClipVoice, SpeakerVoice, Voices, content_hash
 
@@ -44,6 +49,8 @@ class Preprocessor:
         self._builder = VoicePromptBuilder(checkpoint, config.threads)
         self._voices = Voices(config.voices_dir, checkpoint)
         self._prompts = PromptCache(config.voice_cache_entries)
+        self._activity = VoiceActivity()
+        warm_up()
         if self._voices.infos():
             try:
                 self._named_voice(DEFAULT_VOICE)
@@ -66,7 +73,7 @@ class Preprocessor:
             raise EmptyInput("The text holds nothing that can be spoken.")
         if request.reference is not None:
             reference = request.reference
-            voice = self._clip_voice(reference.audio, content_hash(reference.audio), reference.transcript)
+            voice = self._sent_voice(reference)
         else:
             voice = self._named_voice(request.voice)
         prefix_ids, speech_prefix_ids = voice.transcript_ids, voice.speech_ids
@@ -91,6 +98,18 @@ class Preprocessor:
             request.request_id, voice, utterances, seed, request.speed, script.pause_after_s, script.warnings
         )
 
+    def check(self, reference: ReferenceClip) -> ClipQuality:
+        """The report on a clip. Raises InvalidAudio and its kin."""
+        return self._take_in(reference).quality
+
+    def make_voice(self, reference: ReferenceClip) -> tuple[VoicePrompt, ClipQuality]:
+        """What a registration keeps: the prompt of a clip, and the report on it; the clip is looked at once.
+
+        Raises InvalidAudio and its kin.
+        """
+        intake = self._take_in(reference)
+        return self._sent_voice(reference, intake), intake.quality
+
     def _pieces(self, script: Script, normalized: bool) -> Iterator[tuple[Piece, float]]:
         """Each piece with the silence before it."""
         whole = "\n".join(passage.text.text for passage in script.passages)
@@ -108,18 +127,40 @@ class Preprocessor:
             return self._clip_voice(voice.audio, voice.content_hash, voice.transcript)
         return _speaker_prompt(voice)
 
-    def _clip_voice(self, audio: bytes, audio_hash: str, transcript: str) -> VoicePrompt:
-        """The prompt of a clip, from the cache if it was ever made of the same bytes and words."""
-        words = clean(transcript).text.replace("\n", " ")
-        config = self._config
-        settings = (_RECIPE, audio_hash, words, f"{config.min_reference_s:g}", f"{config.max_reference_s:g}")
-        key = hashlib.sha256("\0".join(settings).encode()).hexdigest()
+    def _take_in(self, reference: ReferenceClip) -> Intake:
+        clip = decode(reference.audio, self._config.min_reference_s, self._config.max_reference_s)
+        return take_in(clip, _words(reference.transcript), reference.denoise, self._activity)
+
+    def _sent_voice(self, reference: ReferenceClip, intake: Intake | None = None) -> VoicePrompt:
+        """The prompt of a clip that came with a request: mended, unlike a built-in voice, which is as it should be."""
+        words = _words(reference.transcript)
+        key = self._key("sent", content_hash(reference.audio), words, reference.denoise)
 
         def make() -> VoicePrompt:
-            clip = decode(audio, config.min_reference_s, config.max_reference_s)
+            clip = (intake or self._take_in(reference)).clip
             return self._builder.build(clip, self._tokenizer.encode(words), key)
 
         return self._prompts.get(key, make)
+
+    def _key(self, *parts: str) -> str:
+        limits = (f"{self._config.min_reference_s:g}", f"{self._config.max_reference_s:g}")
+        return hashlib.sha256("\0".join((_RECIPE, *parts, *limits)).encode()).hexdigest()
+
+    def _clip_voice(self, audio: bytes, audio_hash: str, transcript: str) -> VoicePrompt:
+        """The prompt of a clip, from the cache if it was ever made of the same bytes and words."""
+        words = _words(transcript)
+        key = self._key("built-in", audio_hash, words)
+
+        def make() -> VoicePrompt:
+            clip = decode(audio, self._config.min_reference_s, self._config.max_reference_s)
+            return self._builder.build(clip, self._tokenizer.encode(words), key)
+
+        return self._prompts.get(key, make)
+
+
+def _words(transcript: str) -> str:
+    """A transcript as one clean line."""
+    return clean(transcript).text.replace("\n", " ")
 
 
 def _speaker_prompt(voice: SpeakerVoice) -> VoicePrompt:

@@ -7,8 +7,6 @@ they are decoded: a header's claim allocates nothing.
 """
 
 import io
-import re
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -20,9 +18,8 @@ from av.codec.codec import UnknownCodecError
 
 from serve_app.errors import AudioTooLong, AudioTooShort, InvalidAudio
 from serve_app.messages import Float32Array
+from serve_app.preprocess.containers import BROKEN, check_format, check_wav_header, recognise
 
-MIN_RATE_HZ, MAX_RATE_HZ = 8_000, 192_000
-_MAX_CHANNELS = 2
 _MAX_PACKETS = 13_000
 """30 s of Opus in its shortest packets (2.5 ms) are 12,000; more is a file made to keep us busy (about 40 us each)."""
 
@@ -44,31 +41,6 @@ _FFMPEG_OPTIONS = {
 """Audio decoders alone may run, even for FFmpeg's own look at the streams; and nothing may be opened by name."""
 
 _SNDFILE_FORMATS = frozenset({"WAV", "WAVEX", "W64", "RF64", "FLAC", "OGG", "MP3", "AIFF", "AU"})
-_SIGNATURES: tuple[tuple[bytes, str, bool], ...] = (
-    # first bytes (a dot is any byte), FFmpeg's demuxer, whether libsndfile is asked first
-    (rb"RIFF....WAVE", "wav", True),
-    (rb"(RF64|RIFX)....WAVE", "wav", True),
-    (rb"riff\x2e\x91\xcf\x11", "w64", True),
-    (rb"fLaC", "flac", True),
-    (rb"OggS", "ogg", True),
-    (rb"FORM....AIF[FC]", "aiff", True),
-    (rb"\.snd", "au", True),
-    (rb"caff", "caf", False),
-    (rb"ID3", "mp3", True),
-    (rb"\xff[\xf0\xf1\xf8\xf9]", "aac", False),
-    (rb"\xff[\xe2-\xff]", "mp3", True),
-    (rb"....ftyp", "mov", False),
-    (rb"....(moov|mdat|wide|free|skip)", "mov", False),
-    (rb"\x1a\x45\xdf\xa3", "matroska", False),
-    (rb"#!AMR", "amr", False),
-    (rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "asf", False),
-    (rb"wvpk", "wv", False),
-)
-_COMPRESSED_MOVIE_HEADER = re.compile(rb"moov....cmov", re.DOTALL)
-"""A QuickTime header that names its own unpacked size; FFmpeg believes it. No phone or recorder writes one."""
-
-_NOT_AUDIO = "The reference clip is not an audio file that can be read; send WAV, FLAC, OGG, MP3 or M4A."
-_BROKEN = "The reference clip is damaged and cannot be decoded."
 
 
 class _Bytes(io.BytesIO):
@@ -109,9 +81,9 @@ def decode(data: bytes, min_s: float = 0.5, max_s: float = 30.0) -> Clip:
     """
     if not data:
         raise InvalidAudio("The reference clip is empty.")
-    demuxer, by_libsndfile = _recognise(data)
+    demuxer, by_libsndfile = recognise(data)
     if demuxer == "wav":
-        _check_wav_header(data)
+        check_wav_header(data)
     decoded = None
     if by_libsndfile:
         decoded = _decode_by_libsndfile(data, max_s)
@@ -131,52 +103,6 @@ def decode(data: bytes, min_s: float = 0.5, max_s: float = 30.0) -> Clip:
     if peak > 1.0:
         samples = samples / np.float32(peak)
     return Clip(samples, rate_hz)
-
-
-def _recognise(data: bytes) -> tuple[str, bool]:
-    for pattern, demuxer, by_libsndfile in _SIGNATURES:
-        if re.match(pattern, data, re.DOTALL):
-            if demuxer == "mov" and _COMPRESSED_MOVIE_HEADER.search(data):
-                break
-            return demuxer, by_libsndfile
-    raise InvalidAudio(_NOT_AUDIO)
-
-
-def _check_wav_header(data: bytes) -> None:
-    """Refuses a WAV that is cut short or lies: decoders would quietly return what there is.
-
-    A data size of 0, 0x7ffff000 or more is a recorder or a stream that never knew it; the file's end decides then.
-    """
-    if data[:4] != b"RIFF":
-        return
-    position, format_seen = 12, False
-    while position + 8 <= len(data):
-        name, size = data[position : position + 4], struct.unpack_from("<I", data, position + 4)[0]
-        if name == b"fmt " and position + 24 <= len(data):
-            format_seen = True
-            channels, rate_hz = struct.unpack_from("<HI", data, position + 10)
-            _check_format(rate_hz, channels)
-        if name == b"data":
-            there = len(data) - position - 8
-            if there == 0:
-                raise AudioTooShort("The reference clip holds no sound.")
-            # One missing byte is a writer that forgot the pad of an odd chunk.
-            if size < 0x7FFFF000 and there < size - 1:
-                raise InvalidAudio(
-                    f"The reference clip is cut short: {there} of the {size} bytes of sound it announces."
-                )
-            if not format_seen:
-                break
-            return
-        position += 8 + size + size % 2
-    raise InvalidAudio(_BROKEN)
-
-
-def _check_format(rate_hz: int, num_channels: int) -> None:
-    if not 1 <= num_channels <= _MAX_CHANNELS:
-        raise InvalidAudio(f"The reference clip has {num_channels} channels; send mono or stereo.")
-    if not MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ:
-        raise InvalidAudio(f"The reference clip has a sample rate of {rate_hz} Hz; 8000 to 192000 Hz are accepted.")
 
 
 def _check_claim(claimed_s: float, max_s: float) -> None:
@@ -207,7 +133,7 @@ def _decode_by_libsndfile(data: bytes, max_s: float) -> tuple[Float32Array, int]
         with soundfile.SoundFile(_Bytes(data)) as file:
             if file.format not in _SNDFILE_FORMATS:
                 return None
-            _check_format(file.samplerate, file.channels)
+            check_format(file.samplerate, file.channels)
             rate_hz, claimed_s = int(file.samplerate), file.frames / file.samplerate
             if claimed_s > _UNKNOWN_S:
                 claimed_s = 0.0
@@ -237,7 +163,7 @@ def _decode_by_ffmpeg(data: bytes, demuxer: str, max_s: float) -> tuple[Float32A
                 )
             stream.thread_type = "NONE"
             rate_hz, num_channels = int(stream.rate or 0), int(stream.channels)
-            _check_format(rate_hz, num_channels)
+            check_format(rate_hz, num_channels)
             # These headers know their length; elsewhere FFmpeg estimates it from a bit rate.
             knows = demuxer in ("mov", "flac")
             claimed_s = float((stream.duration or 0) * stream.time_base) if knows else 0.0
@@ -246,7 +172,7 @@ def _decode_by_ffmpeg(data: bytes, demuxer: str, max_s: float) -> tuple[Float32A
             _check_whole(len(channels) / rate_hz, claimed_s)
             return channels, rate_hz
     except (av.FFmpegError, UnknownCodecError) as error:
-        raise InvalidAudio(_BROKEN) from error
+        raise InvalidAudio(BROKEN) from error
 
 
 def _ffmpeg_blocks(
@@ -257,7 +183,7 @@ def _ffmpeg_blocks(
     resampler = av.AudioResampler(format="flt", layout=layout, rate=rate_hz)
     for number, packet in enumerate(container.demux(stream)):
         if number > _MAX_PACKETS:
-            raise InvalidAudio(_BROKEN)
+            raise InvalidAudio(BROKEN)
         for frame in packet.decode():
             for even in resampler.resample(frame):
                 yield even.to_ndarray().reshape(-1, num_channels)

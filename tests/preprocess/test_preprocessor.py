@@ -13,6 +13,7 @@ from serve_app.preprocess.preprocessor import Preprocessor
 from serve_app.preprocess.tokenizer import Tokenizer
 from serve_app.preprocess.voice_prompt import VoicePromptBuilder
 from tests.preprocess.sounds import encoded, speech_like
+from tests.preprocess.spoiled import VOICES
 from tests.preprocess.test_voices import write_voice
 
 TEXT = "Hello there, this is a test of the service."
@@ -134,6 +135,17 @@ def test_long_texts_become_pieces_within_the_limit(preprocessor: Preprocessor) -
     assert " ".join(spoken) == text.strip()
 
 
+def test_a_registered_clip_is_the_voice_that_a_request_would_make(preprocessor: Preprocessor) -> None:
+    reference = ReferenceClip((VOICES / "nora.wav").read_bytes(), "She put the letter on the kitchen table.", "on")
+    prompt, quality = preprocessor.make_voice(reference)
+    assert preprocessor.prepare(request(reference=reference)).voice is prompt
+    assert preprocessor.check(reference) == quality
+    assert quality.denoised
+    assert len(prompt.speech_ids) == pytest.approx(25 * quality.used_s, abs=1)
+    other = preprocessor.prepare(request(reference=ReferenceClip(reference.audio, reference.transcript, "off"))).voice
+    assert other.key != prompt.key
+
+
 def test_pauses_belong_to_the_piece_that_follows(preprocessor: Preprocessor) -> None:
     text = "[pause:250ms]One sentence stands here for all. [pause:1.5s]Another sentence follows it. And more.[pause:2s]"
     prepared = preprocessor.prepare(request(text))
@@ -183,8 +195,7 @@ def test_a_broken_default_voice_stops_the_replica(frontend: Path, tmp_path: Path
 
 
 def test_the_voices_of_this_repository_can_be_spoken_with(frontend: Path) -> None:
-    folder = Path(__file__).resolve().parents[2] / "configs" / "voices"
-    preprocessor = Preprocessor(frontend, PreprocessConfig(voices_dir=folder))
+    preprocessor = Preprocessor(frontend, PreprocessConfig(voices_dir=VOICES))
     infos = preprocessor.voices()
     assert len(infos) >= 4
     for name in ("default", *(info.id for info in infos)):
