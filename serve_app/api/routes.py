@@ -15,6 +15,7 @@ from serve_app.api.compat import MODES, CompatEndpoint, instruct_is_gone
 from serve_app.api.dashscope_socket import DashscopeSocket
 from serve_app.api.error_table import error_response
 from serve_app.api.live_socket import LiveSocket
+from serve_app.api.openapi import Description
 from serve_app.api.page import page_routes
 from serve_app.api.service import SpeechService
 from serve_app.api.speech import SpeechEndpoint
@@ -24,6 +25,7 @@ from serve_app.config import ApiConfig
 def create_api(service: SpeechService, config: ApiConfig) -> Starlette:
     """The whole HTTP interface over `service`. Pure ASGI throughout, and no Ray: tests give it a fake service."""
     catalog = Catalog(service, config)
+    description = Description(config)
     middleware = [Middleware(RequestIds), Middleware(Boundary), Middleware(Access, load_keys(config), config)]
     if config.cors_allow_origins:
         middleware.insert(1, cross_origin(config))
@@ -42,6 +44,8 @@ def create_api(service: SpeechService, config: ApiConfig) -> Starlette:
             Route("/v1/audio/models", catalog.audio_models),
             Route("/v1/models", catalog.models),
             Route("/v1/models/{model:path}", catalog.model),
+            Route("/openapi.json", description.openapi),
+            Route("/docs", description.docs),
             Route("/health", catalog.health),
             Route("/ready", catalog.ready),
             *page_routes(),

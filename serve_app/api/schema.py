@@ -63,14 +63,17 @@ class SpeechSettings(BaseModel):
         default=None, validation_alias=AliasChoices("voice", "speaker"), description="Id or name of a voice."
     )
     response_format: AudioFormat | None = None
-    speed: Annotated[float, Number, Field(ge=0.25, le=4.0, allow_inf_nan=False)] | None = None
+    speed: Annotated[float, Field(ge=0.25, le=4.0, allow_inf_nan=False), Number] | None = None
     instructions: SideText | None = None
     sample_rate: Annotated[Literal[8000, 16000, 22050, 24000, 44100, 48000], Number] | None = None
-    seed: Annotated[int, Number, Field(ge=-(2**63), le=2**63 - 1)] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1), Number] | None = None
     ref_audio: Annotated[str, Strict()] | None = Field(
         default=None, description="A reference clip as a data URI or base64, for one-shot voice cloning."
     )
     ref_text: SideText | None = None
+    normalize: Annotated[bool, Strict()] | None = Field(
+        default=None, description="Put figures and signs into words, drop Markdown; true if absent."
+    )
 
 
 class SpeechBody(SpeechSettings):
@@ -147,6 +150,7 @@ def speech_request(settings: SpeechSettings, text: str, config: ApiConfig, reque
         speed=1.0 if settings.speed is None else settings.speed,
         # the engine's seeds are not negative
         seed=None if settings.seed is None else settings.seed % 2**63,
+        normalize=settings.normalize is not False,
     )
 
 

@@ -1,0 +1,230 @@
+"""The description of this interface: `/openapi.json`, and `/docs` as a page that needs no other host."""
+
+import html
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+
+from serve_app.api.schema import SpeechBody
+from serve_app.config import ApiConfig
+
+Json = dict[str, Any]
+
+ABOUT = """Text to speech with CosyVoice2, compatible with OpenAI's audio API.
+
+Two WebSockets, which OpenAPI cannot describe: `/v1/audio/speech/stream` takes JSON text frames `session.config`,
+`input.text`, `input.flush`, `input.done`, `input.cancel`, `session.close` and sends `audio.start`, binary audio,
+`audio.done`, `session.done`, `error`; `/api-ws/v1/inference` is DashScope's duplex protocol.
+
+A failure after the first byte of audio breaks the chunked body; it never ends short audio cleanly."""
+
+ERRORS = {
+    400: "A field is wrong, or the text cannot be spoken.",
+    401: "The API key is missing or wrong; only where keys are configured.",
+    403: "Not allowed.",
+    404: "No such thing.",
+    405: "This route does not take that method.",
+    408: "The body did not arrive in time.",
+    409: "The name is taken.",
+    413: "The body is too large.",
+    415: "The body is of another type.",
+    429: "Overloaded; `retry-after` says when to try again.",
+    500: "A bug.",
+    503: "Not ready, or draining; `retry-after` says when to try again.",
+}
+AUDIO_TYPES = ("audio/mpeg", "audio/ogg", "audio/aac", "audio/flac", "audio/wav", "audio/pcm")
+
+
+def ref(name: str) -> Json:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def errors(*statuses: int) -> Json:
+    """The error answers of an operation; those that any may give are added."""
+    body = {"application/json": {"schema": ref("Error")}}
+    return {str(status): {"description": ERRORS[status], "content": body} for status in sorted({401, 500, *statuses})}
+
+
+def json_answer(name: str, description: str = "OK") -> Json:
+    return {"200": {"description": description, "content": {"application/json": {"schema": ref(name)}}}}
+
+
+def operation(summary: str, answers: Json, **more: Any) -> Json:
+    return {"summary": summary, "security": [{}, {"key": []}], **more, "responses": answers}
+
+
+def path_parameter(name: str, description: str) -> Json:
+    schema = {"type": "string", "minLength": 1}
+    return {"name": name, "in": "path", "required": True, "description": description, "schema": schema}
+
+
+def audio_answer(*types: str) -> Json:
+    content: Json = {media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in types}
+    headers = {
+        "x-sample-rate": {"description": "Hz", "schema": {"type": "integer"}},
+        "server-timing": {"description": "Stages until the first audio", "schema": {"type": "string"}},
+    }
+    return {"200": {"description": "Audio, as it is made", "headers": headers, "content": content}}
+
+
+def form_of(required: tuple[str, ...], texts: tuple[str, ...], file: str | None) -> Json:
+    """A form body with text fields and at most one file."""
+    properties: Json = {name: {"type": "string"} for name in texts}
+    if file is not None:
+        properties[file] = {"type": "string", "format": "binary"}
+    schema = {"type": "object", "required": list(required), "properties": properties}
+    types = ["multipart/form-data"] + (["application/x-www-form-urlencoded"] if file is None else [])
+    return {"required": True, "content": {media_type: {"schema": schema} for media_type in types}}
+
+
+def speech_operation() -> Json:
+    answers = audio_answer(*AUDIO_TYPES)
+    answers["200"]["content"]["text/event-stream"] = {
+        "schema": object_of(event={"type": "string"}, data={"type": "string"})
+    }
+    answers |= errors(400, 404, 408, 413, 415, 429, 503)
+    body = {"required": True, "content": {"application/json": {"schema": ref("SpeechBody")}}}
+    return operation("Speak a text", answers, requestBody=body)
+
+
+def compat_operation(required: tuple[str, ...], texts: tuple[str, ...], file: str | None) -> Json:
+    answers = audio_answer("audio/pcm") | errors(400, 403, 408, 413, 415, 429, 503)
+    return operation("CosyVoice's own endpoint", answers, requestBody=form_of(required, texts, file))
+
+
+def describe(config: ApiConfig) -> Json:
+    """The OpenAPI 3.1 document."""
+    unready = errors(429, 503)
+    voices = operation("All voices", json_answer("VoiceList") | unready)
+    voice = operation("One voice, by id or name", json_answer("Voice") | errors(404, 429, 503))
+    model = operation("One model, by name or alias", json_answer("Model") | errors(404, 429, 503))
+    ok = {"200": {"description": "OK", "content": {"text/plain": {"schema": {"const": "OK"}}}}}
+    paths: Json = {
+        "/v1/audio/speech": {"post": speech_operation()},
+        "/v1/audio/voices": {"get": voices},
+        "/v1/audio/voices/{voice}": {"parameters": [path_parameter("voice", "Id or name")], "get": voice},
+        "/v1/models": {"get": operation("The models", json_answer("ModelList") | unready)},
+        "/v1/models/{model}": {"parameters": [path_parameter("model", "Name or alias")], "get": model},
+        "/v1/audio/models": {"get": operation("The models, in short", json_answer("ShortModelList") | errors())},
+        "/inference_sft": {"post": compat_operation(("tts_text",), ("tts_text", "spk_id"), None)},
+        "/health": {"get": operation("Whether this process answers", ok | errors())},
+        "/ready": {"get": operation("Whether a warmed replica exists", json_answer("Ready") | errors(503))},
+    }
+    clip_modes = {
+        "/inference_zero_shot": ("tts_text", "prompt_text"),
+        "/inference_cross_lingual": ("tts_text",),
+        "/inference_instruct2": ("tts_text", "instruct_text"),
+    }
+    for path, texts in clip_modes.items():
+        paths[path] = {"post": compat_operation((*texts, "prompt_wav"), texts, "prompt_wav")}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "cosyvoice-serve", "version": "1", "description": ABOUT},
+        "paths": paths,
+        "components": {
+            "schemas": schemas(config),
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def object_of(**properties: Json) -> Json:
+    """An object that has all of these."""
+    return {"type": "object", "required": list(properties), "properties": properties}
+
+
+def schemas(config: ApiConfig) -> Json:
+    """What goes over the wire as JSON. The request's schema is the one that parses it."""
+    speech = SpeechBody.model_json_schema(ref_template="#/components/schemas/{model}")
+    nested = speech.pop("$defs", {})
+    speech["properties"]["input"] |= {"minLength": 1, "maxLength": config.max_input_characters}
+    text: Json = {"type": "string"}
+    text_or_null: Json = {"type": ["string", "null"]}
+    integer: Json = {"type": "integer"}
+    voice = object_of(
+        id=text,
+        name=text,
+        object={"const": "audio.voice"},
+        type={"enum": ["builtin", "audio_sample"]},
+        created_at=integer,
+        language=text,
+    )
+    model = object_of(
+        id=text,
+        object={"const": "model"},
+        created=integer,
+        owned_by=text,
+        task={"const": "text-to-speech"},
+        sample_rate=integer,
+        voices={"type": "array", "items": object_of(name=text, language=text)},
+    )
+    kinds = ["invalid_request_error", "authentication_error", "permission_error", "rate_limit_error", "server_error"]
+    error = object_of(message=text, type={"enum": kinds}, param=text_or_null, code=text_or_null)
+    return {
+        "SpeechBody": speech,
+        **nested,
+        "Voice": voice,
+        "VoiceList": object_of(
+            object={"const": "list"},
+            voices={"type": "array", "items": ref("Voice")},
+            data={"type": "array", "items": ref("Voice")},
+        ),
+        "Model": model,
+        "ModelList": object_of(object={"const": "list"}, data={"type": "array", "items": ref("Model")}),
+        "ShortModelList": object_of(models={"type": "array", "items": object_of(id=text, name=text)}),
+        "Ready": object_of(ready={"type": "boolean"}),
+        "Error": object_of(error=error),
+    }
+
+
+class Description:
+    """The two endpoints."""
+
+    def __init__(self, config: ApiConfig) -> None:
+        self.document = describe(config)
+        self.page = page_of(self.document)
+
+    async def openapi(self, request: Request) -> Response:
+        return JSONResponse(self.document)
+
+    async def docs(self, request: Request) -> Response:
+        return HTMLResponse(
+            self.page, headers={"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"}
+        )
+
+
+STYLE = (
+    "body{font:16px/1.5 system-ui;max-width:60rem;margin:2rem auto;padding:0 1rem}code{background:#8882;padding:.1em}"
+)
+
+
+def page_of(document: Json) -> str:
+    """Every operation with its fields and answers, as plain HTML: no script, nothing from elsewhere."""
+    info = document["info"]
+    rows = [f"<h1>{html.escape(info['title'])}</h1>"]
+    rows += [f"<p>{html.escape(paragraph)}</p>" for paragraph in info["description"].split("\n\n")]
+    rows.append('<p>The same for machines: <a href="openapi.json">openapi.json</a></p>')
+    for path, item in document["paths"].items():
+        for method in ("get", "post", "delete"):
+            if method in item:
+                rows += operation_rows(f"{method.upper()} {path}", item[method], document["components"]["schemas"])
+    head = f'<meta charset="utf-8"><title>{html.escape(info["title"])}</title><style>{STYLE}</style>'
+    return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(rows)}</body></html>'
+
+
+def operation_rows(title: str, described: Json, known: Json) -> list[str]:
+    rows = [f"<h2><code>{html.escape(title)}</code></h2><p>{html.escape(described['summary'])}</p>"]
+    for media_type, content in described.get("requestBody", {}).get("content", {}).items():
+        schema = content["schema"]
+        schema = known[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
+        rows.append(f"<p>Body: <code>{html.escape(media_type)}</code></p><ul>")
+        for name, about in schema["properties"].items():
+            needed = ", required" if name in schema.get("required", ()) else ""
+            words = html.escape(str(about.get("description", "")))
+            rows.append(f"<li><code>{html.escape(name)}</code>{needed} {words}</li>")
+        rows.append("</ul>")
+    answers = [
+        f"<li>{status}: {html.escape(answer['description'])}</li>" for status, answer in described["responses"].items()
+    ]
+    return [*rows, "<ul>", *answers, "</ul>"]
