@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from serve_app.config import SynthesisConfig
-from serve_app.messages import SAMPLE_RATE_HZ, Float32Array, PreparedUtterance, VoicePrompt
+from serve_app.messages import SAMPLE_RATE_HZ, Float32Array, PreparedSpeech, PreparedUtterance, VoicePrompt
 from serve_app.model.checkpoint import load_checkpoint
 from serve_app.model.toy_checkpoint import write_networks
 from serve_app.synthesis.engine import Engine, StreamingEngine
@@ -119,7 +119,8 @@ def serve_all(
             index, arrival_s = waiting.pop(0)
             voice = voices[index % len(voices)]
             listeners[index] = Listener(arrival_s)
-            engine.open(index, voice, made_up_utterance(voice, index, seconds), 0, index, Playback(time.monotonic()))
+            speech = PreparedSpeech("bench", voice, (made_up_utterance(voice, index, seconds),), index)
+            engine.open(index, speech, 0, Playback(time.monotonic()))
         idle_s = engine.wait_s()
         if idle_s is None:
             idle_s = max(0.0, waiting[0][1] - now)

@@ -13,7 +13,7 @@ import torch
 
 from serve_app.config import SynthesisConfig
 from serve_app.errors import CheckpointError, GenerationFailed, InputTooLong, Overloaded
-from serve_app.messages import SAMPLE_RATE_HZ, Float32Array, PreparedUtterance, VoicePrompt
+from serve_app.messages import SAMPLE_RATE_HZ, Float32Array, PreparedSpeech
 from serve_app.model.checkpoint import Checkpoint, CheckpointFault, load_checkpoint
 from serve_app.model.flow import Flow
 from serve_app.model.kv_cache import KVCache
@@ -22,7 +22,7 @@ from serve_app.model.vocoder import Vocoder
 from serve_app.synthesis.capacity import Capacity, StepCosts
 from serve_app.synthesis.language_stage import LanguageStage
 from serve_app.synthesis.render_stage import FlowPrefixCache, RenderStage
-from serve_app.synthesis.sampling import Sampler
+from serve_app.synthesis.sampling import Sampler, utterance_seed
 from serve_app.synthesis.scheduler import Batch, Limits, Playback, Progress, Scheduler, Work
 from serve_app.synthesis.stream import SpeechStream, StreamEvent, failed, silence
 
@@ -30,16 +30,12 @@ from serve_app.synthesis.stream import SpeechStream, StreamEvent, failed, silenc
 class Engine(Protocol):
     """What a replica needs of an engine. Ours is `StreamingEngine`; `reference.py` holds the yardstick."""
 
-    def open(
-        self,
-        stream_id: int,
-        voice: VoicePrompt,
-        utterance: PreparedUtterance,
-        index: int,
-        seed: int,
-        playback: Playback,
-    ) -> None:
-        """Starts utterance number `index` of a request. Raises Overloaded or InputTooLong; then nothing is held."""
+    def open(self, stream_id: int, speech: PreparedSpeech, index: int, playback: Playback) -> None:
+        """Starts utterance number `index` of a request.
+
+        playback: of the listener, shared by all utterances of the request. Raises Overloaded, InputTooLong or
+        InvalidRequest; then nothing is held.
+        """
         ...
 
     def close(self, stream_id: int) -> None:
@@ -95,20 +91,14 @@ class StreamingEngine:
         """Requests that still need work; an utterance generated ahead of another belongs to the same listener."""
         return len({id(stream.progress.playback) for stream in self._streams.values()})
 
-    def open(
-        self,
-        stream_id: int,
-        voice: VoicePrompt,
-        utterance: PreparedUtterance,
-        index: int,
-        seed: int,
-        playback: Playback,
-    ) -> None:
+    def open(self, stream_id: int, speech: PreparedSpeech, index: int, playback: Playback) -> None:
+        utterance = speech.utterances[index]
         num_text_tokens = len(utterance.text_ids)
         stream = SpeechStream(
-            voice,
+            speech.voice,
             utterance,
-            seed,
+            utterance_seed(speech.seed, index),
+            speech.speed,
             Progress(stream_id, playback, index),
             min_tokens=int(self._config.min_token_text_ratio * num_text_tokens),
             max_tokens=int(self._config.max_token_text_ratio * num_text_tokens),

@@ -10,9 +10,8 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 
 from serve_app.errors import GenerationFailed, NotReady, Overloaded, SpeechError
-from serve_app.messages import AudioChunk, PreparedSpeech, PreparedUtterance, VoicePrompt
+from serve_app.messages import AudioChunk, PreparedSpeech
 from serve_app.synthesis.engine import Engine
-from serve_app.synthesis.sampling import utterance_seed
 from serve_app.synthesis.scheduler import Playback
 from serve_app.synthesis.stream import StreamEvent, failed, silence
 
@@ -22,10 +21,8 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True)
 class _Open:
     stream_id: int
-    voice: VoicePrompt
-    utterance: PreparedUtterance
+    speech: PreparedSpeech
     index: int
-    seed: int
     playback: Playback
     post: Callable[[StreamEvent], None]
 
@@ -137,13 +134,11 @@ class EngineThread:
     def _open(self, speech: PreparedSpeech, index: int, playback: Playback) -> _Listening:
         loop = asyncio.get_running_loop()
         listening = _Listening(next(self._ids))
-        seed = utterance_seed(speech.seed, index)
 
         def post(event: StreamEvent) -> None:
             _post(loop, lambda: listening.events.put_nowait(event))
 
-        utterance = speech.utterances[index]
-        self._inbox.put(_Open(listening.stream_id, speech.voice, utterance, index, seed, playback, post))
+        self._inbox.put(_Open(listening.stream_id, speech, index, playback, post))
         return listening
 
     def _run(self) -> None:
@@ -193,9 +188,7 @@ class EngineThread:
     def _start(self, wanted: _Open) -> None:
         self._posts[wanted.stream_id] = wanted.post
         try:
-            self._engine.open(
-                wanted.stream_id, wanted.voice, wanted.utterance, wanted.index, wanted.seed, wanted.playback
-            )
+            self._engine.open(wanted.stream_id, wanted.speech, wanted.index, wanted.playback)
         except SpeechError as error:
             self._report(failed(wanted.stream_id, error))
 

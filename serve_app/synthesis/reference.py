@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 from serve_app.config import SynthesisConfig
-from serve_app.errors import CheckpointError, GenerationFailed, InputTooLong, Overloaded
-from serve_app.messages import SAMPLE_RATE_HZ, PreparedUtterance, VoicePrompt
+from serve_app.errors import CheckpointError, GenerationFailed, InputTooLong, InvalidRequest, Overloaded
+from serve_app.messages import SAMPLE_RATE_HZ, PreparedSpeech, PreparedUtterance, VoicePrompt
 from serve_app.model.faults import CheckpointFault
+from serve_app.synthesis.sampling import utterance_seed
 from serve_app.synthesis.scheduler import Playback
 from serve_app.synthesis.stream import StreamEvent, failed
 from serve_app.synthesis.upstream import Upstream, load_upstream
@@ -95,12 +96,14 @@ class ReferenceEngine:
     def open(
         self,
         stream_id: int,
-        voice: VoicePrompt,
-        utterance: PreparedUtterance,
+        speech: PreparedSpeech,
         index: int,
-        seed: int,
         playback: Playback,
     ) -> None:
+        """Raises InvalidRequest for another speed, which upstream refuses while streaming."""
+        if speech.speed != 1.0:
+            raise InvalidRequest("the reference engine cannot change the speed")
+        voice, utterance = speech.voice, speech.utterances[index]
         if len(self._streams) == self._num_slots:
             raise Overloaded("every stream of this replica is taken")
         model = self._upstream.language_model
@@ -121,7 +124,7 @@ class ReferenceEngine:
             voice,
             utterance,
             playback,
-            random_state=torch.Generator().manual_seed(seed).get_state(),
+            random_state=torch.Generator().manual_seed(utterance_seed(speech.seed, index)).get_state(),
             min_tokens=int(self._config.min_token_text_ratio * num_text_tokens),
             max_tokens=max_tokens,
             input=prefix[None],

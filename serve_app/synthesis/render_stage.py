@@ -10,6 +10,7 @@ from torch import Tensor
 from serve_app.messages import Float32Array, VoicePrompt
 from serve_app.model.flow import Flow, FlowState
 from serve_app.model.vocoder import Vocoder, VocoderState
+from serve_app.synthesis.mel_stretch import StretchState, stretch
 from serve_app.synthesis.stream import SpeechStream
 
 MIN_PROMPT_TOKENS = 50
@@ -75,6 +76,7 @@ class RenderStage:
 
     def open(self, stream: SpeechStream) -> None:
         stream.flow, stream.prompt_ids = self._prefixes.open(stream.voice)
+        stream.stretch = StretchState(stream.speed)
         stream.vocoder = self._vocoder.open(stream.seed)
         self.count(stream)
 
@@ -100,12 +102,13 @@ class RenderStage:
         voiced: list[Tensor] = []
         last: list[bool] = []
         for stream, start, mel in zip(streams, starts, mels, strict=True):
-            assert stream.prompt_ids is not None and stream.flow is not None and stream.vocoder is not None
+            assert stream.prompt_ids is not None and stream.flow is not None
+            assert stream.stretch is not None and stream.vocoder is not None
             vocoders.append(stream.vocoder)
             num_prompt_frames = self._mel_ratio * (len(stream.prompt_ids) - start)
-            voiced.append(mel[max(0, num_prompt_frames) :])
             done = stream.flow.num_tokens >= len(stream.prompt_ids) + len(stream.tokens)
             last.append(stream.progress.generated and done)
+            voiced.append(stretch(mel[max(0, num_prompt_frames) :], stream.stretch, final=last[-1]))
             self.count(stream)
         samples = self._vocoder.render(vocoders, voiced, last)
         return [(part.numpy(), final) for part, final in zip(samples, last, strict=True)]

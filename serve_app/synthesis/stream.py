@@ -9,6 +9,7 @@ from serve_app.errors import SpeechError
 from serve_app.messages import SAMPLE_RATE_HZ, Float32Array, PreparedUtterance, VoicePrompt
 from serve_app.model.flow import FlowState
 from serve_app.model.vocoder import VocoderState
+from serve_app.synthesis.mel_stretch import StretchState
 from serve_app.synthesis.scheduler import Progress
 
 
@@ -50,13 +51,14 @@ class SpeechStream:
     position: entries of that slot already written.
     tokens: speech tokens generated so far, stop token excluded.
     prompt_ids: int64 [P], the voice's speech tokens that the flow starts with.
-    flow, vocoder: rendering state, None before the first token is prefilled.
+    flow, stretch, vocoder: rendering state, None before the first token is prefilled.
     num_reported_tokens: how many of `tokens` events have accounted for.
     """
 
     voice: VoicePrompt
     utterance: PreparedUtterance
     seed: int
+    speed: float
     progress: Progress
     min_tokens: int
     max_tokens: int
@@ -65,6 +67,7 @@ class SpeechStream:
     tokens: list[int] = field(default_factory=list)
     prompt_ids: Tensor | None = None
     flow: FlowState | None = None
+    stretch: StretchState | None = None
     vocoder: VocoderState | None = None
     num_reported_tokens: int = 0
 

@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 
-from serve_app.messages import PreparedUtterance, VoicePrompt
+from serve_app.messages import PreparedSpeech, PreparedUtterance, VoicePrompt
 from serve_app.synthesis.engine import Engine
 from serve_app.synthesis.scheduler import Playback
 
@@ -30,7 +30,7 @@ def warm_up(engine: Engine) -> None:
         text_start=0,
         text_end=_NUM_TEXT_TOKENS,
     )
-    engine.open(-1, voice, utterance, 0, 0, Playback(time.monotonic()))
+    engine.open(-1, PreparedSpeech("warm-up", voice, (utterance,), seed=0), 0, Playback(time.monotonic()))
     try:
         while engine.wait_s() is not None:
             for event in engine.step():

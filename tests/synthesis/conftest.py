@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from serve_app.config import SynthesisConfig
-from serve_app.messages import Float32Array, PreparedUtterance, VoicePrompt
+from serve_app.messages import Float32Array, PreparedSpeech, PreparedUtterance, VoicePrompt
 from serve_app.model.checkpoint import Checkpoint, load_checkpoint
 from serve_app.synthesis.engine import Engine, StreamingEngine
 from serve_app.synthesis.scheduler import Playback
@@ -52,8 +52,10 @@ class Spoken:
         return sum(event.num_speech_tokens for event in self.events)
 
 
-def open_stream(engine: Engine, stream_id: int, voice: VoicePrompt, utterance: PreparedUtterance, seed: int) -> None:
-    engine.open(stream_id, voice, utterance, 0, seed, Playback(float(stream_id)))
+def open_stream(
+    engine: Engine, stream_id: int, voice: VoicePrompt, utterance: PreparedUtterance, seed: int, speed: float = 1.0
+) -> None:
+    engine.open(stream_id, PreparedSpeech("request", voice, (utterance,), seed, speed), 0, Playback(float(stream_id)))
 
 
 def run(engine: Engine, until: Callable[[], bool] = lambda: False) -> dict[int, Spoken]:

@@ -170,3 +170,14 @@ def test_a_pause_is_exact_silence_before_the_same_sound(engine: StreamingEngine)
     samples = run(engine)[0].samples
     assert not samples[:36_000].any()
     np.testing.assert_array_equal(samples[36_000:], plain.samples)
+
+
+@pytest.mark.parametrize("speed", [0.5, 2.0])
+def test_speed_changes_the_length_and_not_the_words(engine: StreamingEngine, speed: float) -> None:
+    plain = speak_alone(engine, 1)
+    voice = make_voice(1, num_tokens=27)
+    open_stream(engine, 0, voice, make_utterance(voice, 1), 1, speed)
+    spoken = run(engine)[0]
+    assert spoken.num_tokens == plain.num_tokens
+    assert abs(len(spoken.samples) - len(plain.samples) / speed) < 480, "to one mel frame"
+    engine.check()

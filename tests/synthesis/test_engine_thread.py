@@ -22,7 +22,7 @@ class CountingEngine:
 
     def __init__(self) -> None:
         self.streams: dict[int, list[int]] = {}
-        self.opened: list[tuple[int, int]] = []
+        self.opened: list[int] = []
         self.gate = threading.Event()
         self.gate.set()
         self.broken = False
@@ -31,19 +31,11 @@ class CountingEngine:
     def wait_s(self) -> float | None:
         return 0.0 if self.streams else None
 
-    def open(
-        self,
-        stream_id: int,
-        voice: VoicePrompt,
-        utterance: PreparedUtterance,
-        index: int,
-        seed: int,
-        playback: Playback,
-    ) -> None:
-        size = int(utterance.text_ids[0])
+    def open(self, stream_id: int, speech: PreparedSpeech, index: int, playback: Playback) -> None:
+        size = int(speech.utterances[index].text_ids[0])
         if size == 99:
             raise InputTooLong("too long")
-        self.opened.append((index, seed))
+        self.opened.append(index)
         self.streams[stream_id] = [size, size]
 
     def close(self, stream_id: int) -> None:
@@ -94,12 +86,6 @@ def thread(engine: CountingEngine) -> Iterator[EngineThread]:
 async def test_utterances_arrive_in_order_whole(thread: EngineThread) -> None:
     assert await collect(thread.speak(speech(3, 1, 2))) == [(0, 3)] * 3 + [(1, 1)] + [(2, 2)] * 2
     assert thread.num_streams == 0
-
-
-async def test_each_utterance_has_its_own_seed(thread: EngineThread, engine: CountingEngine) -> None:
-    await collect(thread.speak(speech(1, 1, 1)))
-    assert [index for index, _ in engine.opened] == [0, 1, 2]
-    assert len({seed for _, seed in engine.opened}) == 3
 
 
 async def test_a_pause_at_the_end_is_exact_silence(thread: EngineThread) -> None:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from serve_app.config import SynthesisConfig
-from serve_app.errors import CheckpointError, InputTooLong, Overloaded
-from serve_app.messages import Float32Array, PreparedUtterance, VoicePrompt
+from serve_app.errors import CheckpointError, InputTooLong, InvalidRequest, Overloaded
+from serve_app.messages import Float32Array, PreparedSpeech, PreparedUtterance, VoicePrompt
 from serve_app.model.kv_cache import KVCache
 from serve_app.model.language_model import LanguageModel
 from serve_app.model.rates import SAMPLES_PER_TOKEN
@@ -68,9 +68,13 @@ def make_utterance(voice: VoicePrompt, num_text_tokens: int = 4, zero_shot: bool
     return PreparedUtterance(text, *prefix, 0, num_text_tokens)
 
 
+def make_speech(voice: VoicePrompt, utterance: PreparedUtterance, seed: int = 0, speed: float = 1.0) -> PreparedSpeech:
+    return PreparedSpeech("request", voice, (utterance,), seed, speed)
+
+
 def open_stream(engine: ReferenceEngine, stream_id: int, voice: VoicePrompt, seed: int = 5) -> Playback:
     playback = Playback(0.0)
-    engine.open(stream_id, voice, make_utterance(voice), 0, seed, playback)
+    engine.open(stream_id, make_speech(voice, make_utterance(voice), seed), 0, playback)
     return playback
 
 
@@ -243,7 +247,7 @@ def test_voice_without_a_clip_speaks(upstream: Upstream) -> None:
     """An sft voice: a speaker vector alone."""
     voice = make_voice(0)
     engine = make_engine(upstream)
-    engine.open(0, voice, make_utterance(voice, zero_shot=False), 0, 3, Playback(0.0))
+    engine.open(0, make_speech(voice, make_utterance(voice, zero_shot=False)), 0, Playback(0.0))
     events = run(engine)[0]
     assert len(samples(events)) == sum(event.num_speech_tokens for event in events) * SAMPLES_PER_TOKEN
 
@@ -262,12 +266,20 @@ def test_what_does_not_fit_is_refused(upstream: Upstream) -> None:
     engine = make_engine(upstream, max_streams=1)
     voice = make_voice(10)
     with pytest.raises(InputTooLong):
-        engine.open(0, voice, make_utterance(voice, num_text_tokens=200), 0, 0, Playback(0.0))
+        engine.open(0, make_speech(voice, make_utterance(voice, num_text_tokens=200)), 0, Playback(0.0))
     assert engine.wait_s() is None
     for stream_id in range(2):
         open_stream(engine, stream_id, voice)
     with pytest.raises(Overloaded):
         open_stream(engine, 2, voice)
+
+
+def test_another_speed_is_refused(upstream: Upstream) -> None:
+    """Upstream cannot change it while streaming, so the yardstick cannot either."""
+    engine, voice = make_engine(upstream), make_voice(10)
+    with pytest.raises(InvalidRequest):
+        engine.open(0, make_speech(voice, make_utterance(voice), speed=1.5), 0, Playback(0.0))
+    assert engine.wait_s() is None
 
 
 def test_broken_sound_is_an_error(upstream: Upstream) -> None:
