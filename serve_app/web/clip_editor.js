@@ -72,20 +72,21 @@ export class ClipEditor extends EventTarget {
     return { input, label: element("label", { for: input.id }, say(key)) };
   }
 
-  tick(key, checked) {
-    const input = element("input", { type: "checkbox", checked });
+  tick(key) {
+    const input = element("input", { type: "checkbox" });
     return { input, label: element("label", { class: "tick" }, input, say(key)) };
   }
 
   keeping() {
     this.voiceName = this.field("keep.name", element("input", { type: "text", maxlength: 64, autocomplete: "off" }));
-    this.denoise = this.tick("keep.denoise", false);
-    this.consent = this.tick("keep.consent", false);
+    const choices = ["auto", "on", "off"].map((value) => element("option", { value }, say(`keep.denoise.${value}`)));
+    this.denoise = this.field("keep.denoise", element("select", {}, ...choices));
+    this.consent = this.tick("keep.consent");
     this.keepButton = element("button", { type: "button", onclick: () => this.keep() }, say("keep.button"));
     const legend = element("legend", {}, say("keep"));
     const { voiceName, denoise, consent, keepButton, state } = this;
-    const rows = [voiceName.label, voiceName.input, denoise.label, consent.label, keepButton, state];
-    return element("fieldset", { class: "keep" }, legend, ...rows);
+    const fields = [voiceName.label, voiceName.input, denoise.label, denoise.input, consent.label];
+    return element("fieldset", { class: "keep" }, legend, ...fields, keepButton, state);
   }
 
   /** @param {"start" | "end"} which */
@@ -184,7 +185,7 @@ export class ClipEditor extends EventTarget {
     body.set("audio_sample", wavFile(this.chosen, SAMPLE_RATE_HZ), "clip.wav");
     if (this.words) body.set("ref_text", this.words);
     body.set("consent", "true");
-    body.set("denoise", String(this.denoise.input.checked));
+    body.set("denoise", this.denoise.input.value);
     this.say(say("keep.busy"));
     this.keepButton.disabled = true;
     try {

@@ -206,7 +206,7 @@ export class LiveView {
     this.send({ type: "input.cancel" });
     this.stale = this.sounding;
     this.finishTake("stopped");
-    this.said.append(element("span", { class: "cut" }, " ⏹ "));
+    this.said.append(element("em", {}, ` (${say("live.interrupted")}) `));
     this.report(say("live.interrupted"));
     this.text.focus();
   }

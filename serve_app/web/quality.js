@@ -3,11 +3,15 @@
 import { element } from "./dom.js";
 import { say } from "./language.js";
 
-const UNITS = { s: "s", ms: "ms", db: "dB", dbfs: "dBFS", lufs: "LUFS", hz: "Hz", percent: "%" };
+const UNITS = { s: "s", ms: "ms", db: "dB", hz: "Hz" };
 const KNOWN = {
   duration_s: "quality.duration_s",
+  used_s: "quality.used_s",
   speech_s: "quality.speech_s",
-  clipped_percent: "quality.clipped_percent",
+  clipped_share: "quality.clipped_share",
+  bandwidth_hz: "quality.bandwidth_hz",
+  second_speaker: "quality.second_speaker",
+  denoised: "quality.denoised",
   snr_db: "quality.snr_db",
   loudness_db: "quality.loudness_db",
 };
@@ -33,9 +37,13 @@ export function qualityReport(quality) {
 }
 
 function fact(name, value) {
-  const unit = UNITS[name.split("_").at(-1) ?? ""];
   const title = name in KNOWN ? say(KNOWN[name]) : name.replaceAll("_", " ");
-  const text = typeof value === "number" ? String(Math.round(value * 100) / 100) : String(value);
+  if (typeof value === "boolean") return { title, text: say(value ? "yes" : "no") };
+  if (typeof value === "string") return { title, text: value };
+  const kind = name.slice(name.lastIndexOf("_") + 1);
+  if (kind === "share") return { title, text: `${(100 * value).toFixed(2)} %` };
+  const unit = UNITS[kind];
+  const text = String(Math.round(value * 100) / 100);
   return { title, text: unit ? `${text} ${unit}` : text };
 }
 

@@ -5,6 +5,8 @@ import { say } from "./language.js";
 
 const LONG = 150;
 const LIMIT = 4096;
+/** What the service reads as half a second of silence. */
+const PAUSE = "[pause 0.5s]";
 const DRAFT = "cosyvoice-draft";
 
 export class WriteView {
@@ -20,6 +22,11 @@ export class WriteView {
     byId("write").addEventListener("submit", (event) => {
       event.preventDefault();
       this.speak(event.timeStamp);
+    });
+    byId("pause").addEventListener("click", () => {
+      this.text.setRangeText(PAUSE, this.text.selectionStart, this.text.selectionEnd, "end");
+      this.text.focus();
+      this.render();
     });
     byId("stop").addEventListener("click", () => studio.stop());
     this.text.addEventListener("input", () => this.render());

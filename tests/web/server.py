@@ -174,6 +174,8 @@ class StudioServer:
             "duration_s": 2.5,
             "speech_s": 2.1,
             "snr_db": 17.3,
+            "clipped_share": 0.0012,
+            "second_speaker": False,
             "warnings": ["The recording is noisy (17 dB): a quieter room makes the voice clearer."],
         }
         return JSONResponse({**voice, "quality": quality})

@@ -177,6 +177,11 @@ async def test_text_without_a_letter_is_not_sent_and_long_text_is_advised(studio
     await studio.page.fill("#text", "é" * 151)
     assert await studio.page.inner_text("#count") == "151 characters"
     assert "150" in await studio.page.inner_text("#advice")
+    await studio.page.fill("#text", "Wait for it")
+    await studio.page.evaluate("document.querySelector('#text').setSelectionRange(4, 4)")
+    await studio.page.click("#pause")
+    await studio.page.keyboard.type("!")
+    assert await studio.page.input_value("#text") == "Wait[pause 0.5s]! for it"
     await studio.speak("a" * 4097)
     assert "4096" in await studio.page.inner_text("#advice")
     assert server.requests == []

@@ -51,13 +51,14 @@ async def test_a_clip_is_trimmed_sent_kept_used_and_the_voice_deleted(studio: St
     assert "Confirm that the speaker agrees." in await page.inner_text(".keep")
     assert server.uploads == []
     await page.check("text=The speaker agrees")
+    await page.select_option("text=Background noise", "off")
     await page.click("text=Keep the voice")
     await page.wait_for_selector("text=The voice “Aunt Käthe” is kept.")
     upload = server.uploads[0]
     assert (upload["name"], upload["ref_text"], upload["bytes"]) == ("Aunt Käthe", "These very words.", sent)
-    assert (upload["consent"], upload["denoise"]) == ("true", "false")
+    assert (upload["consent"], upload["denoise"]) == ("true", "off")
     report = await page.inner_text(".report")
-    assert "17.3 dB" in report and "quieter room" in report
+    assert "17.3 dB" in report and "0.12 %" in report and "quieter room" in report
     await page.click("text=Keep the voice")
     await page.wait_for_selector("text=A voice of that name exists already.")
 
