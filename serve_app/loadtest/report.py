@@ -26,19 +26,19 @@ def run_table(run: Run) -> Table:
         table.add_column(heading, justify="left" if not heading else "right")
     for name, values, digits in (
         ("first byte, ms", summary.ttfb_ms, 1),
-        ("first playable sound (TTFP), ms", summary.ttfp_ms, 1),
-        ("first audible sound (TTFA), ms", summary.audible_ttfa_ms, 1),
-        ("end to end, ms", summary.e2e_ms, 1),
-        ("real-time factor", summary.rtf_spread, 3),
-        ("lag of the tester itself, ms", summary.client_lag_ms, 2),
+        ("TTFP, ms", summary.ttfp_ms, 1),
+        ("audible TTFA, ms", summary.audible_ttfa_ms, 1),
+        ("E2E, ms", summary.e2e_ms, 1),
+        ("RTF", summary.rtf_spread, 3),
+        ("tester's lag, ms", summary.client_lag_ms, 2),
     ):
         table.add_row(name, *spread_cells(values, digits))
     table.add_section()
     for player in summary.players:
-        continuity = "-" if player.continuity is None else f"{player.continuity:.1%} without a gap"
+        continuity = "-" if player.continuity is None else f"{player.continuity:.1%} gapless"
         chosen = " *" if player.prebuffer_ms == summary.prebuffer_ms else ""
         table.add_row(
-            f"player with {player.prebuffer_ms:.0f} ms prebuffer{chosen}",
+            f"prebuffer {player.prebuffer_ms:.0f} ms{chosen}",
             f"{player.underruns} underruns",
             f"{player.stall_s:.2f} s silent",
             continuity,
@@ -48,7 +48,7 @@ def run_table(run: Run) -> Table:
     table.add_row("requests", str(summary.requests), f"{summary.requests_per_s:.2f} /s")
     table.add_row("errors", str(summary.errors), errors)
     table.add_row("sound", f"{summary.audio_s:.1f} s", f"{summary.audio_s_per_s:.2f} s/s", f"in {summary.wall_s:.1f} s")
-    table.add_row("CPU peak, whole machine", percent(summary.cpu_peak), "tester", percent(summary.client_cpu_peak))
+    table.add_row("CPU peak of machine", percent(summary.cpu_peak), "tester", percent(summary.client_cpu_peak))
     return table
 
 

@@ -97,7 +97,7 @@ class AnnouncedServer(uvicorn.Server):
 async def listening(app: FakeServer) -> AsyncGenerator[str, None]:
     """The URL at which `app` is served until the block ends."""
     server = AnnouncedServer(
-        uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=1, ws="none")
+        uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=0, ws="none")
     )
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

@@ -69,7 +69,7 @@ def invoke_json(*arguments: str, status: int = 0) -> dict[str, Any]:
     out, err = invoke(*arguments, "--json", status=status)
     report = json.loads(out)
     assert isinstance(report, dict) and len(out.splitlines()) == 1
-    assert "first playable sound" in err
+    assert "audible TTFA" in err
     return report
 
 

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 from starlette.types import Send
 
-from serve_app.loadtest import driver
+from serve_app.loadtest import driver, machine
 from serve_app.loadtest.driver import ClosedLoop, Load, OpenLoop
 from serve_app.loadtest.schedule import Arrival
 from serve_app.loadtest.session import Run, Session
@@ -242,3 +242,16 @@ async def test_64_streams_at_once_come_through_whole() -> None:
     assert run.summary.audio_s == pytest.approx(64 * 0.4)
     lag = run.summary.client_lag_ms
     assert lag is not None and 0 <= lag.p50 <= lag.p99
+
+
+async def test_the_cpu_is_watched_where_psutil_is_installed() -> None:
+    pytest.importorskip("psutil")
+    run = await run_against(fixed(Answer(((1.2, tone(0.1)),))))
+    assert run.summary.cpu_peak is not None and 0 <= run.summary.cpu_peak <= 100
+    assert run.summary.client_cpu_peak is not None
+
+
+async def test_without_psutil_the_cpu_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "load_psutil", lambda: None)
+    run = await run_against(fixed(Answer(((0.7, tone(0.1)),))))
+    assert (run.summary.errors, run.summary.cpu_peak, run.summary.client_cpu_peak) == (0, None, None)

@@ -95,7 +95,7 @@ def test_the_table_says_what_happened() -> None:
         "290.0",
         "298.0",
         "3 underruns",
-        "25.0% without a gap",
+        "25.0% gapless",
         "1 status_503",
         "1.50 s/s",
         "90 %",
