@@ -7,6 +7,7 @@ from ray.serve import Application
 
 from serve_app.api.ingress import Ingress
 from serve_app.config import AppConfig
+from serve_app.model.speakers import convert_speakers
 from serve_app.preprocess.deployment import Preprocess
 from serve_app.synthesis.deployment import Synthesis
 
@@ -21,4 +22,6 @@ _synthesis = serve.deployment(name="Synthesis", max_ongoing_requests=64, **_HEAL
 def build(config: AppConfig) -> Application:
     """The application that a Serve YAML names as `import_path: serve_app.app:build`, with `args:` as its config."""
     located = config.located()
+    # Before the replicas start: those that prepare look for it, and only those that speak could make it.
+    convert_speakers(located.checkpoint)
     return _ingress.bind(located.api, _preprocess.bind(located), _synthesis.bind(located))

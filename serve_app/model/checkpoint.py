@@ -14,11 +14,9 @@ from serve_app.model import flow, language_model, vocoder
 from serve_app.model.dims import CheckpointDims
 from serve_app.model.faults import CheckpointFault
 from serve_app.model.read_dims import read_dims
-from serve_app.model.stored_network import StoredNetwork, open_network, read_pickle
+from serve_app.model.stored_network import StoredNetwork, open_network
 
 __all__ = ["Checkpoint", "CheckpointFault", "load_checkpoint", "read_dims"]
-
-SPEAKERS_FILE = "spk2info.pt"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,14 +24,12 @@ class Checkpoint:
     """Everything a directory holds, fp32 on the CPU, by upstream's names.
 
     Weight norm is folded into `X.weight`, hift's prefix `generator.` is off, the language model's text head left out.
-    speakers: voice id -> tensors of spk2info.pt, as upstream stores them; empty when there is no such file.
     """
 
     dims: CheckpointDims
     language_model: dict[str, Tensor]
     flow: dict[str, Tensor]
     vocoder: dict[str, Tensor]
-    speakers: dict[str, dict[str, Tensor]]
 
 
 def load_checkpoint(directory: Path) -> Checkpoint:
@@ -53,7 +49,7 @@ def load_checkpoint(directory: Path) -> Checkpoint:
     ]
     if faults:
         raise CheckpointFault("the tensors do not fit the sizes in the yaml:\n  " + "\n  ".join(faults))
-    return Checkpoint(dims, llm_pt.load(), flow_pt.load(), hift_pt.load(), _read_speakers(directory / SPEAKERS_FILE))
+    return Checkpoint(dims, llm_pt.load(), flow_pt.load(), hift_pt.load())
 
 
 def _faults(network: StoredNetwork, expected: Mapping[str, tuple[int, ...]]) -> list[str]:
@@ -68,15 +64,3 @@ def _faults(network: StoredNetwork, expected: Mapping[str, tuple[int, ...]]) -> 
             if name in found and found[name].shape != shape
         ),
     ]
-
-
-def _read_speakers(path: Path) -> dict[str, dict[str, Tensor]]:
-    """Raises CheckpointFault when the file is there but not what upstream writes."""
-    if not path.is_file():
-        return {}
-    speakers: dict[str, dict[str, Tensor]] = {}
-    for voice, values in read_pickle(path).items():
-        if not isinstance(values, dict):
-            raise CheckpointFault(f"{path.name}: a voice that is not a dict of tensors")
-        speakers[voice] = {key: value for key, value in values.items() if isinstance(value, Tensor)}
-    return speakers

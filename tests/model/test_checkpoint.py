@@ -130,7 +130,7 @@ class _Payload:
         return (os.mkdir, (str(self._proof),))
 
 
-@pytest.mark.parametrize("name", ["llm.pt", "flow.pt", "hift.pt", "spk2info.pt"])
+@pytest.mark.parametrize("name", ["llm.pt", "flow.pt", "hift.pt"])
 @pytest.mark.parametrize("legacy", [False, True])
 def test_pickle_payload_does_not_run(directory: Path, name: str, legacy: bool) -> None:
     proof = directory / "it-ran"
@@ -271,18 +271,10 @@ def test_truncated_file_is_named(directory: Path, kept: float) -> None:
         load_checkpoint(directory)
 
 
-def test_speakers(directory: Path, toy_tensors: Checkpoint) -> None:
-    assert {voice: list(values) for voice, values in toy_tensors.speakers.items()} == {"toy": ["embedding"]}
-    assert toy_tensors.speakers["toy"]["embedding"].shape == (1, 192)
-    (directory / "spk2info.pt").unlink()
-    assert load_checkpoint(directory).speakers == {}
-
-
 # --- the cache
 
 
 def test_cache_equals_source_and_spares_reading_it(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (directory / "spk2info.pt").unlink()
     first = load_checkpoint(directory)
     assert caches(directory) == {"llm", "hift"}
 
