@@ -6,13 +6,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from serve_app.errors import SpeechError, VoiceNotFound
+from serve_app.errors import BuiltinVoice, SpeechError, VoiceExists, VoiceNotFound
 from serve_app.messages import (
     SAMPLE_RATE_HZ,
     AudioChunk,
+    ClipQuality,
     Float32Array,
+    NewVoice,
     PreparedSpeech,
     PreparedUtterance,
+    RegisteredVoice,
     SpeechRequest,
     VoiceInfo,
     VoicePrompt,
@@ -50,6 +53,9 @@ class FakeService:
         VoiceInfo("voice_1", "Ünal", builtin=False, created_at=1_700_000_001),
     )
     requests: list[SpeechRequest] = field(default_factory=list)
+    register_error: Exception | None = None
+    registered: list[NewVoice] = field(default_factory=list)
+    warnings: tuple[str, ...] = ()
     open_streams: int = 0
     opened_streams: int = 0
     open_prepares: int = 0
@@ -73,7 +79,8 @@ class FakeService:
         prompt = VoicePrompt("k", NO_IDS, NO_IDS, np.zeros((0, 80), np.float32), np.zeros(192, np.float32))
         ids = np.arange(1, 1 + max(1, len(request.text.split())), dtype=np.int32)
         utterance = PreparedUtterance(ids, NO_IDS, NO_IDS, 0, len(request.text))
-        return PreparedSpeech(request.request_id, prompt, (utterance,), seed=request.seed or 0, speed=request.speed)
+        seed = request.seed or 0
+        return PreparedSpeech(request.request_id, prompt, (utterance,), seed, request.speed, warnings=self.warnings)
 
     async def speak(self, prepared: PreparedSpeech) -> AsyncGenerator[AudioChunk, None]:
         self.open_streams += 1
@@ -114,6 +121,22 @@ class FakeService:
 
     async def voices(self) -> tuple[VoiceInfo, ...]:
         return self.known_voices
+
+    async def register_voice(self, new: NewVoice) -> RegisteredVoice:
+        if self.register_error is not None:
+            raise self.register_error
+        if any(new.name == voice.name for voice in self.known_voices):
+            raise VoiceExists("The name is taken.")
+        self.registered.append(new)
+        info = VoiceInfo(f"voice_{len(self.known_voices)}", new.name, False, 1_700_000_002, new.language)
+        self.known_voices = (*self.known_voices, info)
+        return RegisteredVoice(info, ClipQuality(2.0, 1.5, 30.0, -20.0, 0.0, 8000, False, ("A bit short.",)))
+
+    async def delete_voice(self, id_or_name: str) -> None:
+        [voice] = [voice for voice in self.known_voices if id_or_name in (voice.id, voice.name)]
+        if voice.builtin:
+            raise BuiltinVoice("A built-in voice cannot be deleted.")
+        self.known_voices = tuple(known for known in self.known_voices if known != voice)
 
     async def ready(self) -> bool:
         return self.is_ready

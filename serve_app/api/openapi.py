@@ -32,6 +32,7 @@ ERRORS = {
     429: "Overloaded; `retry-after` says when to try again.",
     500: "A bug.",
     503: "Not ready, or draining; `retry-after` says when to try again.",
+    507: "No room for another voice.",
 }
 AUDIO_TYPES = ("audio/mpeg", "audio/ogg", "audio/aac", "audio/flac", "audio/wav", "audio/pcm")
 
@@ -63,6 +64,7 @@ def audio_answer(*types: str) -> Json:
     content: Json = {media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in types}
     headers = {
         "x-sample-rate": {"description": "Hz", "schema": {"type": "integer"}},
+        "x-warnings": {"description": "What was done otherwise than asked", "schema": {"type": "string"}},
         "server-timing": {"description": "Stages until the first audio", "schema": {"type": "string"}},
     }
     return {"200": {"description": "Audio, as it is made", "headers": headers, "content": content}}
@@ -98,12 +100,23 @@ def describe(config: ApiConfig) -> Json:
     unready = errors(429, 503)
     voices = operation("All voices", json_answer("VoiceList") | unready)
     voice = operation("One voice, by id or name", json_answer("Voice") | errors(404, 429, 503))
+    deletion = operation("Delete a voice", json_answer("DeletedVoice") | errors(403, 404, 429, 503))
+    fields = ("name", "ref_text", "language", "consent", "denoise")
+    registration = operation(
+        "Register a voice from a clip of 0.5 to 30 seconds",
+        json_answer("RegisteredVoice") | errors(400, 403, 408, 409, 413, 415, 429, 503, 507),
+        requestBody=form_of(("name", "audio_sample"), fields, "audio_sample"),
+    )
     model = operation("One model, by name or alias", json_answer("Model") | errors(404, 429, 503))
     ok = {"200": {"description": "OK", "content": {"text/plain": {"schema": {"const": "OK"}}}}}
     paths: Json = {
         "/v1/audio/speech": {"post": speech_operation()},
-        "/v1/audio/voices": {"get": voices},
-        "/v1/audio/voices/{voice}": {"parameters": [path_parameter("voice", "Id or name")], "get": voice},
+        "/v1/audio/voices": {"get": voices, "post": registration},
+        "/v1/audio/voices/{voice}": {
+            "parameters": [path_parameter("voice", "Id or name")],
+            "get": voice,
+            "delete": deletion,
+        },
         "/v1/models": {"get": operation("The models", json_answer("ModelList") | unready)},
         "/v1/models/{model}": {"parameters": [path_parameter("model", "Name or alias")], "get": model},
         "/v1/audio/models": {"get": operation("The models, in short", json_answer("ShortModelList") | errors())},
@@ -165,6 +178,8 @@ def schemas(config: ApiConfig) -> Json:
         "SpeechBody": speech,
         **nested,
         "Voice": voice,
+        "RegisteredVoice": {"allOf": [ref("Voice"), object_of(quality={"type": "object"})]},
+        "DeletedVoice": object_of(id=text, object={"const": "audio.voice.deleted"}, deleted={"const": True}),
         "VoiceList": object_of(
             object={"const": "list"},
             voices={"type": "array", "items": ref("Voice")},

@@ -6,7 +6,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route, WebSocketRoute
+from starlette.routing import Match, Route, WebSocketRoute
 
 from serve_app.api.access import Access, load_keys
 from serve_app.api.boundary import Boundary, RequestIds
@@ -19,6 +19,7 @@ from serve_app.api.openapi import Description
 from serve_app.api.page import page_routes
 from serve_app.api.service import SpeechService
 from serve_app.api.speech import SpeechEndpoint
+from serve_app.api.voices import VoiceDeletion, VoiceRegistration
 from serve_app.config import ApiConfig
 
 
@@ -39,8 +40,10 @@ def create_api(service: SpeechService, config: ApiConfig) -> Starlette:
             ],
             Route("/inference_instruct", instruct_is_gone, methods=["GET", "POST"]),
             WebSocketRoute("/api-ws/v1/inference", DashscopeSocket(service, config)),
-            Route("/v1/audio/voices", catalog.voices),
-            Route("/v1/audio/voices/{voice}", catalog.voice),
+            Route("/v1/audio/voices", catalog.voices, methods=["GET"]),
+            Route("/v1/audio/voices", VoiceRegistration(service, config), methods=["POST"]),
+            Route("/v1/audio/voices/{voice}", catalog.voice, methods=["GET"]),
+            Route("/v1/audio/voices/{voice}", VoiceDeletion(service).delete, methods=["DELETE"]),
             Route("/v1/audio/models", catalog.audio_models),
             Route("/v1/models", catalog.models),
             Route("/v1/models/{model:path}", catalog.model),
@@ -65,10 +68,15 @@ def cross_origin(config: ApiConfig) -> Middleware:
         allow_origins=config.cors_allow_origins,
         allow_methods=("GET", "POST", "DELETE"),
         allow_headers=("*",),
-        expose_headers=("x-request-id", "x-sample-rate"),
+        expose_headers=("x-request-id", "x-sample-rate", "x-warnings"),
     )
 
 
 async def refuse(request: Request, error: Exception) -> Response:
     """The framework's own refusals (404, 405), in the body shape of all others."""
-    return error_response(error)
+    response = error_response(error)
+    if response.status_code == 405:
+        # the framework names the methods of the first route only, where a path has several
+        routes = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
+        response.headers["allow"] = ", ".join(sorted({method for route in routes for method in route.methods or ()}))
+    return response

@@ -21,7 +21,7 @@ from pydantic import (
 from serve_app.api.error_table import HTTP_ROWS, INVALID_REQUEST, ApiError, ErrorRow, invalid_field
 from serve_app.config import ApiConfig
 from serve_app.errors import AudioTooLong, EmptyInput, InputTooLong, InvalidAudio
-from serve_app.messages import SAMPLE_RATE_HZ, ReferenceClip, SpeechRequest
+from serve_app.messages import SAMPLE_RATE_HZ, Denoise, ReferenceClip, SpeechRequest
 
 AudioFormat = Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]
 MAX_SIDE_TEXT = 1000
@@ -71,6 +71,7 @@ class SpeechSettings(BaseModel):
         default=None, description="A reference clip as a data URI or base64, for one-shot voice cloning."
     )
     ref_text: SideText | None = None
+    denoise: Denoise | None = Field(default=None, description="Take noise out of ref_audio; auto if absent.")
     normalize: Annotated[bool, Strict()] | None = Field(
         default=None, description="Put figures and signs into words, drop Markdown; true if absent."
     )
@@ -200,4 +201,4 @@ def reference_clip(body: SpeechSettings, config: ApiConfig) -> ReferenceClip | N
         raise InvalidAudio("ref_audio is empty.")
     if len(audio) > config.max_reference_bytes:
         raise AudioTooLong("ref_audio is larger than the service accepts.")
-    return ReferenceClip(audio, clean_text(body.ref_text or "").strip())
+    return ReferenceClip(audio, clean_text(body.ref_text or "").strip(), body.denoise or "auto")

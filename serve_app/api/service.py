@@ -7,7 +7,7 @@ runs without Ray.
 from collections.abc import AsyncGenerator
 from typing import Protocol
 
-from serve_app.messages import AudioChunk, PreparedSpeech, SpeechRequest, VoiceInfo
+from serve_app.messages import AudioChunk, NewVoice, PreparedSpeech, RegisteredVoice, SpeechRequest, VoiceInfo
 
 
 class SpeechService(Protocol):
@@ -23,6 +23,14 @@ class SpeechService(Protocol):
 
     async def voices(self) -> tuple[VoiceInfo, ...]:
         """Every voice that `SpeechRequest.voice` can name."""
+        ...
+
+    async def register_voice(self, new: NewVoice) -> RegisteredVoice:
+        """Store a voice for good. Errors: `InvalidVoiceName`, `VoiceExists`, `InvalidAudio` and its kin."""
+        ...
+
+    async def delete_voice(self, id_or_name: str) -> None:
+        """Errors: `VoiceNotFound`, `BuiltinVoice`."""
         ...
 
     async def ready(self) -> bool:

@@ -16,6 +16,7 @@ from serve_app.api.presence import run_while_connected
 from serve_app.api.schema import SpeechOrder, parse_speech
 from serve_app.api.service import SpeechService
 from serve_app.config import ApiConfig
+from serve_app.messages import PreparedSpeech
 
 STREAM_HEADERS = ((b"cache-control", b"no-store"), (b"x-accel-buffering", b"no"))
 """On every stream: neither a cache nor a proxy may hold sound back."""
@@ -58,6 +59,7 @@ async def stream_audio(service: SpeechService, order: SpeechOrder, send: Send) -
                 (b"content-type", b"text/event-stream" if output.server_sent_events else media_type.encode()),
                 (b"x-sample-rate", str(rate_hz).encode()),
                 (b"server-timing", stopwatch.header().encode()),
+                *warning_headers(prepared),
                 *STREAM_HEADERS,
             ]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -71,6 +73,12 @@ async def send_part(send: Send, data: bytes) -> None:
     """One HTTP chunk; none for no bytes, since an empty chunk would end the body."""
     if data:
         await send({"type": "http.response.body", "body": data, "more_body": True})
+
+
+def warning_headers(prepared: PreparedSpeech) -> list[tuple[bytes, bytes]]:
+    """What preprocessing wants the client to know, such as markup that was left out; no header if nothing."""
+    text = "; ".join(prepared.warnings)[:1000]
+    return [(b"x-warnings", text.encode("ascii", "replace"))] if text.isprintable() and text else []
 
 
 def max_bytes_with_clip(config: ApiConfig) -> int:

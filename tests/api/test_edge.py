@@ -28,6 +28,13 @@ async def test_wrong_method() -> None:
     assert response.headers["allow"] == "POST"
 
 
+async def test_allow_names_the_methods_of_all_routes_of_a_path() -> None:
+    async with client_of(FakeService()) as client:
+        response = await client.put("/v1/audio/voices")
+    assert_error(response, 405, "method_not_allowed")
+    assert response.headers["allow"] == "GET, HEAD, POST"
+
+
 @pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data"])
 async def test_body_that_is_not_json(content_type: str) -> None:
     async with client_of(FakeService()) as client:

@@ -1,0 +1,89 @@
+"""Registering and deleting voices: `POST /v1/audio/voices`, `DELETE /v1/audio/voices/{voice}`.
+
+What a clip and a name must be is decided where they are stored; here they are only taken out of the form.
+"""
+
+import re
+from dataclasses import asdict, replace
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from serve_app.api.catalog import find_voice, voice_object
+from serve_app.api.error_table import HTTP_ROWS, ApiError, invalid_field, row_of
+from serve_app.api.forms import Form, read_form
+from serve_app.api.schema import MAX_SIDE_TEXT, clean_text
+from serve_app.api.service import SpeechService
+from serve_app.config import ApiConfig
+from serve_app.errors import InvalidAudio, VoiceExists, VoiceNotFound
+from serve_app.messages import Denoise, NewVoice, RegisteredVoice
+
+_LANGUAGE = re.compile(r"([A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*)?")
+_DENOISE: dict[str, Denoise] = {
+    **{"": "auto", "auto": "auto", "on": "on", "off": "off"},
+    **{"true": "on", "1": "on", "false": "off", "0": "off"},
+}
+MAX_NAME_CHARACTERS = 256
+"""Far above the longest name that a store accepts: it, not the form, says what a name is."""
+
+
+class VoiceRegistration:
+    """The ASGI app of the `POST`."""
+
+    def __init__(self, service: SpeechService, config: ApiConfig) -> None:
+        self.service = service
+        self.config = config
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Errors: `ApiError`; `InvalidVoiceName`, `VoiceExists`; those of a clip, with the form's name for it."""
+        new = new_voice(await read_form(scope, receive, self.config), self.config)
+        try:
+            registered = await self.service.register_voice(new)
+        except InvalidAudio as error:
+            raise ApiError(replace(row_of(error), param="audio_sample"), error.message) from None
+        await JSONResponse(registered_object(registered))(scope, receive, send)
+
+
+class VoiceDeletion:
+    """The endpoint of the `DELETE`."""
+
+    def __init__(self, service: SpeechService) -> None:
+        self.service = service
+
+    async def delete(self, request: Request) -> Response:
+        """Errors: `ApiError` 404, `BuiltinVoice`."""
+        voice = find_voice(await self.service.voices(), request.path_params["voice"])
+        try:
+            await self.service.delete_voice(voice.id)
+        except VoiceNotFound as error:  # somebody else was faster
+            raise ApiError(HTTP_ROWS[404], error.message) from None
+        return JSONResponse({"id": voice.id, "object": "audio.voice.deleted", "deleted": True})
+
+
+def new_voice(form: Form, config: ApiConfig) -> NewVoice:
+    """Errors: `ApiError` 400 that names the field, 413; `VoiceExists` for a name that is configured as an alias."""
+    name = form.text("name", MAX_NAME_CHARACTERS)
+    if not name:
+        raise invalid_field("name", "Invalid 'name': it is required.")
+    if name in config.voice_aliases:
+        raise VoiceExists("That name already stands for another voice.")
+    language = form.text("language", 64)
+    if not _LANGUAGE.fullmatch(language):
+        raise invalid_field("language", "Invalid 'language': it must be a tag such as 'en' or 'zh-Hans'.")
+    denoise = _DENOISE.get(form.text("denoise", 16).lower())
+    if denoise is None:
+        raise invalid_field("denoise", "Invalid 'denoise': it must be 'auto', 'on' or 'off'.")
+    return NewVoice(
+        name=name,
+        audio=form.file("audio_sample", config.max_reference_bytes),
+        transcript=clean_text(form.text("ref_text", MAX_SIDE_TEXT)).strip(),
+        language=language,
+        denoise=denoise,
+    )
+
+
+def registered_object(registered: RegisteredVoice) -> dict[str, Any]:
+    """The voice as listings show it, and what is to be known of its clip."""
+    return {**voice_object(registered.voice), "quality": asdict(registered.quality)}
