@@ -10,6 +10,30 @@ _MONTHS = [
     "December",
 ]  # fmt: skip
 _ROMAN = {"I": 1, "V": 5, "X": 10, "L": 50, "C": 100}
+_COUNTED = r"(?i)chapter|part|act|volume|vol|section|war|phase|type|class|book|stage|level|bowl|article|title|grade"
+_REIGNED = """Henry Louis Elizabeth Charles George William Edward Richard James Mary John Paul Benedict Francis Pius Leo
+Gregory Philip Ferdinand Alexander Nicholas Catherine Peter Frederick Wilhelm Napoleon Ramses Harald Olaf Gustav
+Christian Margrethe Carlos Alfonso Otto Albert Leopold Ivan Victor Constantine Darius Ptolemy Clement Innocent"""
+_REGNAL = frozenset(_REIGNED.split())
+"""Henry the eighth, but Artemis two."""
+_DAY_NAMES = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday"
+
+
+def race_time(m: re.Match[str]) -> str:
+    """1:45.32, minutes and seconds."""
+    return f"{cardinal(int(m[1]))} {'oh ' if m[2][0] == '0' else ''}{cardinal(int(m[2]))} point {spelled(m[3])}"
+
+
+def day_range(m: re.Match[str]) -> str:
+    """Mon-Fri."""
+    names = {name[:3]: name for name in _DAY_NAMES.split()}
+    return f"{names[m[1]]} to {names[m[2]]}"
+
+
+def money_range(m: re.Match[str]) -> str:
+    """$5-10 million: sign, two numbers, and a magnitude or none."""
+    many = CURRENCIES[m[1]][1]
+    return f"{quantity(m[2])} to {quantity(m[3])} {m[4] + ' ' if m[4] else ''}{many}"
 
 
 def _date(month: str, day: str | None, in_year: str | None) -> str:
@@ -58,7 +82,7 @@ def day_first(m: re.Match[str]) -> str | None:
 def _is_adjective(m: re.Match[str]) -> bool:
     """a $10 bill, a 6 ft wall: an article before and a noun after."""
     before, after = m.string[max(0, m.start() - 6) : m.start()], m.string[m.end() : m.end() + 12]
-    noun = re.match(r"\s(?!(?:is|was|in|of|or|and|to|on|at|for|per|away|more|less|from|a)\b)[a-z]", after)
+    noun = re.match(r"\s(?!(?:is|was|in|of|or|and|to|on|at|for|per|away|more|less|from|a)\b)[A-Za-z]", after)
     return noun is not None and re.search(r"(?i)\b(?:an?|every|each|this|that)\s\Z", before) is not None
 
 
@@ -74,7 +98,7 @@ def measured_range(m: re.Match[str]) -> str:
 
 def clock_time(m: re.Match[str]) -> str | None:
     hour, minute, second, half = int(m[1]), int(m[2]), m[3], (m[4] or "").replace(".", "").strip().upper()
-    if hour > 24 or minute > 59:
+    if minute > 59:
         return None
     after = f" {' '.join(half)}" if half else ""
     if minute:
@@ -162,10 +186,12 @@ def roman(m: re.Match[str]) -> str | None:
     """Henry VIII, Chapter IV; the letters must be a Roman number."""
     if not re.fullmatch(r"X{0,3}(IX|IV|V?I{0,3})|X[LC]|[LC]X{0,3}", m[2]):
         return None
+    counted = re.match(_COUNTED, m[1])
+    if len(m[2]) == 1 and not counted:
+        return None  # Model X, Malcolm X
     values = [_ROMAN[c] for c in m[2]]
     number = sum(-v if v < max(values[i:]) else v for i, v in enumerate(values))
-    counted = re.match(r"(?i)chapter|part|act|volume|vol|section|war|phase|type|class|book|stage|level|bowl", m[1])
-    return f"{m[1]} {cardinal(number) if counted else 'the ' + ordinal(number)}"
+    return f"{m[1]} {'the ' + ordinal(number) if m[1] in _REGNAL else cardinal(number)}"
 
 
 def letters_and_digits(m: re.Match[str]) -> str:

@@ -33,6 +33,10 @@ def _percent_range(m: re.Match[str]) -> str:
     return f"百分之{_decimal(m[1])}到百分之{_decimal(m[2])}"
 
 
+def _two_years(m: re.Match[str]) -> str:
+    return f"{myriad_digits(m[1], 'zh')}到{myriad_digits(m[2], 'zh')}"
+
+
 def _decimal(number: str) -> str:
     whole, _, fraction = number.partition(".")
     spoken = myriad(int(whole), "zh") if len(whole) < 16 else myriad_digits(whole, "zh")
@@ -45,6 +49,17 @@ _RULES: Rules = (
         lambda m: spoken_address(m.group(), "zh"),
     ),
     rule(r"(?<=\d),(?=\d{3}(?!\d))", ""),
+    rule(r"([￥¥$€£]\s?\d+)\.00(?!\d)|(?<!\d)(\d+)\.00(?=\s?元)", lambda m: m[1] or m[2]),
+    rule(r"(?<![\d.])\d{12,}(?![\d.]*[元万亿])", lambda m: myriad_digits(m.group(), "zh")),
+    rule(
+        r"(回复|输入|密码是?|按)([\"“]?)(\d{2,8})(?=[\"”]|[，。]|$)", lambda m: m[1] + m[2] + myriad_digits(m[3], "zh")
+    ),
+    rule(r"(\d{4})\s?[-~–]\s?(\d{4})(?=学年|年度|赛季|财年)", _two_years),
+    rule(r"(血压\D{0,3})(\d{2,3})/(\d{2,3})", lambda m: f"{m[1]}{_decimal(m[2])}、{_decimal(m[3])}"),
+    rule(r"mmHg", "毫米汞柱"),
+    rule(r"(\d)米(\d{1,2})(?![\d.]|[多米厘])", lambda m: f"{myriad_digits(m[1], 'zh')}米{myriad_digits(m[2], 'zh')}"),
+    rule(r"([￥¥]\s?)(\d+(?:\.\d+)?)/(?=[次人月年天日时小个斤公吨平瓶盒件])", lambda m: f"{m[2]}元每"),
+    rule(r"(?<=[\d元])/(?=[次人月年天日时小个斤公吨平瓶盒件])", "每"),
     rule(rf"(?i)(?:{_SIGN})\s?({_NUMBER})([万亿千百]+)", lambda m: f"{_decimal(m[1])}{m[2]}{_money_name(m)}"),
     rule(rf"(?i)(?<![A-Za-z])(?:RMB|USD|EUR|GBP|CNY|JPY)\s?({_NUMBER})", lambda m: f"{_decimal(m[1])}{_money_name(m)}"),
     rule(
@@ -64,8 +79,8 @@ _RULES: Rules = (
     rule(r"(?<!\d)(1[3-9]\d)(\d{4})(\d{4})(?!\d)", lambda m: _phone_digits(m.group())),
     rule(r"(?<!\d)911(?!\d)", "九幺幺"),
     rule(
-        r"(号码|编号|单号|密码|验证码|账号|帐号|卡号|尾号|工号|学号|订单号|QQ号?|微信号?|邮编|代码|房号|车牌号?)([是为：:]?\s?[A-Za-z]*)(\d+)(?![.\d]*[元%万亿])",
-        lambda m: m[1] + m[2] + myriad_digits(m[3], "zh"),
+        r"(号码|编号|单号|密码|验证码|账号|帐号|卡号|尾号|工号|学号|订单号|QQ号?|微信号?|邮编|代码|房号|车牌号?)([是为：:]?\s?[A-Za-z]*-?)(\d+)(?![.\d]*[元%万亿])",
+        lambda m: m[1] + m[2].replace("-", "") + myriad_digits(m[3], "zh"),
     ),
     rule(r"(?<!\d)(\d{3,4})(?=室|房间|号房|国道|路公交|航班|次航班|号航班)", lambda m: myriad_digits(m[1], "zh")),
     rule(r"(房间|[A-Z]{2})(\d{3,4})(?![.\d元万])", lambda m: m[1] + myriad_digits(m[2], "zh")),

@@ -12,6 +12,7 @@ from serve_app.preprocess.english_figures import (
     bare_year,
     clock_time,
     day_first,
+    day_range,
     decade,
     dotted,
     fraction,
@@ -19,11 +20,13 @@ from serve_app.preprocess.english_figures import (
     letters_and_digits,
     measured_range,
     money,
+    money_range,
     month_and_year,
     month_first,
     number_range,
     phone,
     plain_number,
+    race_time,
     roman,
     slash_date,
     street_or_saint,
@@ -58,12 +61,18 @@ _ABBREVIATIONS = {
     "Gov.": "Governor", "Sen.": "Senator", "Rep.": "Representative", "Rev.": "Reverend", "Hon.": "Honorable",
     "vs.": "versus", "etc.": "et cetera", "e.g.": "for example", "i.e.": "that is", "approx.": "approximately",
     "Inc.": "Incorporated", "Ltd.": "Limited", "Corp.": "Corporation", "Co.": "Company", "Dept.": "Department",
+    "ext.": "extension", "incl.": "including", "excl.": "excluding", "temp.": "temperature", "Fig.": "Figure",
+    "fig.": "figure", "Figs.": "Figures", "Vol.": "Volume", "vol.": "volume", "Sec.": "Section", "para.": "paragraph",
+    "Ch.": "Chapter", "pp.": "pages", "tbsp": "tablespoon", "tsp": "teaspoon", "min.": "minutes", "max.": "maximum",
     "Ave.": "Avenue", "Blvd.": "Boulevard", "Rd.": "Road", "Apt.": "Apartment", "Mt.": "Mount", "Ft.": "Fort",
     "a.k.a.": "also known as", "est.": "established", "w/": "with", "w/o": "without", "No.": "No.",
 }  # fmt: skip
 _SIGNS = "|".join(sorted(map(re.escape, CURRENCIES), key=len, reverse=True))
 _MAGNITUDE = r"(?P<magnitude>\s?(?:thousand|million|billion|trillion)\b|(?:[kKmMbB]|mn|bn|tn)\b)?"
 _UNITS = "|".join(sorted(map(re.escape, ENGLISH_UNITS), key=len, reverse=True))
+_PERIODS = {"yr": "year", "mo": "month", "hr": "hour", "wk": "week"}
+_PER = "year|yr|month|mo|week|wk|day|hour|hr|minute|second|person|unit|night|page|user|kg|km|mile|liter|ton"
+_DIRECTIONS = {"N": "North", "S": "South", "E": "East", "W": "West"}
 _NOT_IN_WORD = r"(?<![\w.,])"
 _ADDRESS = r"(?<![\w.@-])[A-Za-z0-9-]{1,40}\.(?:com|org|net|io|edu|gov|ai|app|dev|info)(?:/[\w./-]{0,200}\w)?(?![\w-])|"
 _ADDRESS += r"(?:https?://|www\.)[^\s<>\"“”]{1,300}[\w/]|[\w.+-]{1,64}@[\w-]{1,64}(?:\.[\w-]{1,64})+"
@@ -79,6 +88,32 @@ def _abbreviation(m: re.Match[str]) -> str | None:
 
 
 _RULES: Rules = (
+    rule(r"~\s?(?=\d)", "about "),
+    rule(rf"(?<=\d)\s?[-–]\s?(?={_MONTH}\s\d)", " to "),
+    rule(r"\b(Mon|Tue|Wed|Thu|Fri|Sat|Sun)\s?[-–]\s?(Mon|Tue|Wed|Thu|Fri|Sat|Sun)\b", day_range),
+    rule(
+        rf"({_SIGNS})({_NUMBER})\s?[-–]\s?(?:{_SIGNS})?({_NUMBER})(?:\s?(thousand|million|billion|trillion))?",
+        money_range,
+    ),
+    rule(r"\b((?:PIN|OTP|[Cc]ode|[Pp]assword|[Pp]asscode)(?:\sis|:)?\s)(\d{3,8})\b", lambda m: m[1] + spelled(m[2])),
+    rule(
+        r"(?<=\s)(\d+(?:\.\d+)?)[\"”](?=\s(?:screen|display|monitor|TV|laptop|tablet|pipe|wheel)\b)",
+        lambda m: f"{quantity(m[1])} inch",
+    ),
+    rule(r"\b(\d{1,2}):(\d{2})\.(\d{1,3})\b", race_time),
+    rule(r"(?<=\s)['’](\d{2})\b(?!['’]?s)", lambda m: cardinal(int(m[1]))),
+    rule(rf"(?<=[\dD$€£kKmMbgG])/(?=(?:{_PER})\b)", " per "),
+    rule(r"(?<=\sper\s)(?:yr|mo|hr|wk)\b", lambda m: _PERIODS[m.group()]),
+    rule(r"\b(\d{1,2})['’](\d{1,2})[\"”]", lambda m: f"{cardinal(int(m[1]))} foot {cardinal(int(m[2]))}"),
+    rule(r"\b([A-Z]{2}\s)(\d{5})(?:-(\d{4}))?\b(?![,.]\d)", lambda m: m[1] + spelled(m[2] + (m[3] or ""))),
+    rule(r"(?<=\d\s)([NSEW])\.(?=\s[\dA-Z])", lambda m: _DIRECTIONS[m[1]]),
+    rule(r"\b0(\d)00\shours\b", lambda m: f"zero {cardinal(int(m[1]))} hundred hours"),
+    rule(r"\b(\d{2})00\shours\b", lambda m: f"{cardinal(int(m[1]))} hundred hours"),
+    rule(r"\b(\d+)/\1\b", lambda m: f"{cardinal(int(m[1]))} {cardinal(int(m[1]))}"),
+    rule(r"\b(\d+\.\d+)/(\d+)\b", lambda m: f"{quantity(m[1])} out of {quantity(m[2])}"),
+    rule(r"(?<=\d)\s?[x×]\s?(?=\d+(?:\.\d+)?(?:\s|\Z|[,.]))(?!\d+\s=)", " by "),
+    rule(r"(?<=\d)x\b", " times"),
+    rule(r"(?<=\s)@(?=\s)", "at"),
     rule(rf"{_ADDRESS}", lambda m: spoken_address(m.group(), "en")),
     rule(rf"(?i)(?P<minus>-)?(?P<sign>{_SIGNS})\s?(?P<number>{_NUMBER}){_MAGNITUDE}", money),
     rule(rf"(?i){_NOT_IN_WORD}(?P<minus>-)?(?P<number>{_NUMBER}){_MAGNITUDE}\s?(?P<sign>{_AFTER})(?!\w)", money),
@@ -90,7 +125,7 @@ _RULES: Rules = (
     rule(r"\b(Mon|Tues?|Wed|Thu(?:rs?)?|Fri|Sat|Sun)\.(?=,|\s[A-Z])", lambda m: _DAYS[m[1]]),
     rule(r"(?i)(?<![\d:])(\d{1,2}):(\d{2})(?::(\d{2}))?(\s?[ap]\.?m\b\.?)?(?![\d:])", clock_time),
     rule(r"(?i)\b(\d{1,2})\s?([ap])\.?m\b\.?", lambda m: f"{cardinal(int(m[1]))} {m[2].upper()} M"),
-    rule(r"(?<![\w.])(?:\+\d{1,3}[ -]?)?(?:\(\d{2,4}\)|\d{3,4})[ -]\d{3,4}[ -]\d{3,4}(?![\w-])", phone),
+    rule(r"(?<![\w.])(?:\+?\d{1,3}[ -])?(?:\(\d{2,4}\)|\d{3,4})[ -]\d{3,4}[ -]\d{3,4}(?![\w-])", phone),
     rule(r"(?<![\w.-])\d{3}-\d{4}(?![\w-])|\+\d{7,15}\b", phone),
     rule(r"(?<![\w-])\d+(?:-\d+){2,}(?![\w-])", phone),
     rule(r"(?<![\w.,$])(?:911|(?<=[Cc]all )\d{3}|(?<=[Dd]ial )\d{3})(?![\w%]|[.,]\d)", phone),
@@ -104,16 +139,19 @@ _RULES: Rules = (
     rule(rf"(?<![\w)])[-−](?={_NUMBER})", "minus "),
     rule(r"±\s?(?=\d)", "plus or minus "),
     rule(rf"(?<![\w.,])({_NUMBER})\s?({_UNITS})(?![\w²³/])", with_unit),
+    rule(r"(?<=[A-Za-z)])²", " squared"),
+    rule(r"(?<=[A-Za-z)])³", " cubed"),
     rule(rf"({_NUMBER})\s?%", lambda m: f"{quantity(m[1])} percent"),
     rule(rf"({_NUMBER})\s?(million|billion|trillion|thousand|hundred)\b", lambda m: f"{quantity(m[1])} {m[2]}"),
     rule(r"(?i)\bno\.\s?(?=\d)", "number "),
+    rule(r"\bp\.\s?(?=\d)", "page "),
     rule(r"(?<!\w)#\s?(?=\d)", "number "),
     rule(r"(?<!\w)#(?=[A-Za-z])", "hashtag "),
     rule(r"(?<!\w)@(?=[A-Za-z])", "at "),
     rule(r"\bSt\.(\s)(?=[A-Z])|\bSt\.(?!\w)", street_or_saint),
     rule(rf"(?<![\w.])({_SHORT})(?!\w)", _abbreviation),
-    rule(r"\b([A-Z][a-z]+)\s([IVXLC]{2,}|[VX])\b", roman),
-    rule(r"\b([A-Z]{2,})-(\d{1,2})\b", lambda m: f"{m[1]} {cardinal(int(m[2]))}"),
+    rule(r"\b([A-Z][a-z]+)\s([IVXLC]{2,}|[VX])\b(?!-)", roman),
+    rule(r"\b([A-Z]+)-(\d{1,3})\b", lambda m: f"{m[1]} {cardinal(int(m[2]))}"),
     rule(
         rf"(?P<cue>{_YEAR_CUE})?(?<![\w.,-])(?P<digits>[12]\d{{3}})(?![\w%]|[.,]\d|-\d)(?P<after>(?:\s\w+)?)",
         bare_year,
@@ -125,7 +163,6 @@ _RULES: Rules = (
     rule(r"(?<=[\w)])\s=\s(?=[\w(-])", " equals "),
     rule(r"(?<=\s)[−-]\s(?=\d)", "minus "),
     rule(r"(?<=\d)\s?:\s?(?=\d)", " to "),
-    rule(r"~\s?(?=\d)", "about "),
     rule(r"(?<=\d)\+(?!\w)", " plus"),
     rule(r"(?<=\s)<(?=\s)", "less than"),
     rule(r"(?<=\s)>(?=\s)", "greater than"),

@@ -7,10 +7,10 @@ first piece is short, so that sound starts early.
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from enum import IntEnum
 
 from serve_app.errors import EmptyInput
 from serve_app.preprocess.aligned_text import AlignedText
+from serve_app.preprocess.breaks import Break, find_breaks
 from serve_app.preprocess.normalize import is_speakable
 
 CountTokens = Callable[[str], int]
@@ -21,48 +21,9 @@ _FIRST_SHARE = 0.35
 _SHORT_TOKENS = 8
 """A piece this short is spoken badly alone: it is joined to a neighbour, across a line end too."""
 
-_TITLES = re.compile(
-    r"(mr|mrs|ms|dr|prof|st|rev|hon|gov|gen|col|lt|capt|sgt|maj|adm|sen|pres|mt|ft|vs|ie|eg|cf|ca|approx|dept|univ|hr|"
-    r"fr|bzw|str|ph\.d|([a-z]\.)*[a-z])\Z"
-)
-"""Something always follows these: titles, initials, and letters with dots between them."""
-_BEFORE_NUMBERS = re.compile(
-    r"(no|nos|nr|vol|figs?|eq|sec|ch|pp?|art|tel|ext|jan|feb|mar|apr|jun|jul|aug|sept?|oct|nov|dec)\Z"
-)
-"""Abbreviations only before a digit: "no" and "mar" are words too."""
-_AFTER_NAMES = re.compile(r"(inc|ltd|co|corp|jr|sr|etc|al|[ap]\.m|b\.c|a\.d|d\.c|usw)\Z")
-"""These may end a sentence: they do when a capital follows."""
-_CLOSERS = "\"'”’»)]}」』）】》〉〕］｝"
-_TERMINATOR = re.compile(rf"(?:[。！？!?]+|\.+|…+|．+|\n)[{re.escape(_CLOSERS)}]*")
-_CLAUSE = re.compile(r"[;:；：](?=\s|[^\x00-\x7f])|[，、,](?=\s|[^\x00-\x7f])|\s[-–—]+\s|——|—")
 _WORD_EDGE = re.compile(
     r"\s+|(?<=[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af])(?=[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af])"
 )
-_QUOTE_PAIRS = {
-    "“": "”",
-    "「": "」",
-    "『": "』",
-    "«": "»",
-    "《": "》",
-    "（": "）",
-    "(": ")",
-    "【": "】",
-    "[": "]",
-    "<": ">",
-}
-_FOLLOWER = re.compile(r"\w")
-
-
-class _Break(IntEnum):
-    """How good a place is for a cut; the lower the better."""
-
-    LINE = 0
-    SENTENCE = 1
-    QUOTED_SENTENCE = 2
-    CLAUSE = 3
-    QUOTED_CLAUSE = 4
-    WORD = 5
-    ANYWHERE = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +47,7 @@ def split(
     text = aligned.text
     if not is_speakable(text):
         raise EmptyInput("The text holds nothing that can be spoken.")
-    breaks = _find_breaks(text)
+    breaks = find_breaks(text)
     atoms: list[_Atom] = []
     for start, end, line_end in _sentences(text, breaks):
         for first, last in _fitting(
@@ -113,91 +74,13 @@ class _Atom:
     ends_line: bool
 
 
-def _find_breaks(text: str) -> dict[int, _Break]:
-    """Positions where a piece may end, with their kinds."""
-    inside = _quoted(text)
-    breaks: dict[int, _Break] = {}
-    for match in _CLAUSE.finditer(text):
-        breaks[match.end()] = _Break.QUOTED_CLAUSE if inside[match.start()] else _Break.CLAUSE
-    for match in _TERMINATOR.finditer(text):
-        end = match.end()
-        if match.group()[0] == "\n":
-            breaks[end] = _Break.LINE
-        elif _ends_sentence(text, match):
-            breaks[end] = _Break.QUOTED_SENTENCE if inside[end - 1] and end < len(text) else _Break.SENTENCE
-            if match.group()[-1] in _CLOSERS and end < len(text) and not text[end].isspace():
-                breaks[end] = _Break.CLAUSE  # 「行く。」と言った: the sentence may go on
-    return breaks
-
-
-def _ends_sentence(text: str, match: re.Match[str]) -> bool:
-    """Whether the mark ends a sentence, and not an abbreviation, a number, a name or a thought that goes on."""
-    mark, after = match.group(), text[match.end() : match.end() + 1]
-    if mark[0] in "。！？．":
-        return True
-    if after and not after.isspace() and after.isascii():
-        return False  # 3.14, example.com, U.S.A
-    follower = _FOLLOWER.search(text, match.end())
-    following = follower.group() if follower else ""
-    if following.islower():
-        return False  # "Stop!" he said; wait... what
-    if mark[0] == "…" or mark.startswith(".."):
-        return not following or following.isupper()
-    if mark[0] != ".":
-        return True
-    word = _word_before(text, match.start()).lower()
-    if _AFTER_NAMES.match(word):
-        return not following or following.isupper()
-    if _TITLES.match(word):
-        return not following
-    if _BEFORE_NUMBERS.match(word):
-        return not following.isdigit()
-    starts_line = text.rfind("\n", 0, match.start()) == match.start() - len(word) - 1
-    return not (word.isdigit() and len(word) <= 3 and starts_line)  # "1. First item"
-
-
-def _word_before(text: str, end: int) -> str:
-    """The last word of text[:end], without an opening mark before it; at most 12 characters are looked at."""
-    return re.split(r"[\s(\[\"'“‘]", text[max(0, end - 12) : end])[-1]
-
-
-def _quoted(text: str) -> list[bool]:
-    """For each character, whether a quotation or a bracket is open there; never across a line end."""
-    inside = [False] * len(text)
-    start = 0
-    for line in text.split("\n"):
-        for first, last in _quotations(line):
-            # The closing mark itself, and a terminator just before it, are where a cut may be.
-            for position in range(start + first, start + last):
-                inside[position] = True
-        start += len(line) + 1
-    return inside
-
-
-def _quotations(line: str) -> Iterator[tuple[int, int]]:
-    """Spans from an opening mark to the closing mark that it has; unpaired marks count for nothing."""
-    straight = [i for i, c in enumerate(line) if c == '"']
-    if len(straight) % 2 == 0:
-        yield from zip(straight[::2], straight[1::2], strict=True)
-    waiting: list[tuple[str, int]] = []
-    for position, character in enumerate(line):
-        if character in _QUOTE_PAIRS:
-            waiting = [*waiting[-7:], (_QUOTE_PAIRS[character], position)]  # deeper is not language
-            continue
-        for depth in range(len(waiting) - 1, -1, -1):
-            if waiting[depth][0] == character:
-                yield waiting[depth][1], position
-                del waiting[depth:]
-                break
-
-
-def _sentences(text: str, breaks: dict[int, _Break]) -> Iterator[tuple[int, int, bool]]:
+def _sentences(text: str, breaks: dict[int, Break]) -> Iterator[tuple[int, int, bool]]:
     """Sentences as (start, end, whether a line ends there)."""
     start = 0
     for end, kind in sorted(breaks.items()):
-        if kind <= _Break.SENTENCE:
+        if kind <= Break.SENTENCE:
             if text[start:end].strip():
-                yield start, end, kind is _Break.LINE
+                yield start, end, kind is Break.LINE
             start = end
     if text[start:].strip():
         yield start, len(text), False
@@ -207,7 +90,7 @@ def _fitting(
     text: str,
     start: int,
     end: int,
-    breaks: dict[int, _Break],
+    breaks: dict[int, Break],
     count_tokens: CountTokens,
     max_tokens: int,
     leading: bool,
@@ -231,11 +114,11 @@ def _fitting(
 
 
 def _early_clause(
-    text: str, start: int, end: int, breaks: dict[int, _Break], count_tokens: CountTokens, limit: int
+    text: str, start: int, end: int, breaks: dict[int, Break], count_tokens: CountTokens, limit: int
 ) -> int | None:
     """The end of the last clause that leaves at most `limit` tokens before it, and enough to be spoken well."""
     best = None
-    for place in sorted(p for p, kind in breaks.items() if start < p < end and kind is _Break.CLAUSE):
+    for place in sorted(p for p, kind in breaks.items() if start < p < end and kind is Break.CLAUSE):
         num_tokens = count_tokens(text[start:place])
         if num_tokens > limit:
             break
@@ -244,12 +127,12 @@ def _early_clause(
     return best
 
 
-def _best_cut(text: str, start: int, end: int, breaks: dict[int, _Break]) -> int:
+def _best_cut(text: str, start: int, end: int, breaks: dict[int, Break]) -> int:
     """The best kind of place in the middle half of [start, end), and of these the one nearest its middle."""
     low, high, middle = start + (end - start) // 4, end - (end - start) // 4, (start + end) / 2
     places = [(kind, abs(p - middle), p) for p, kind in breaks.items() if low <= p <= high and start < p < end]
     places += [
-        (_Break.WORD, abs(m.end() - middle), m.end())
+        (Break.WORD, abs(m.end() - middle), m.end())
         for m in _WORD_EDGE.finditer(text, low, high)
         if start < m.end() < end
     ]

@@ -87,6 +87,8 @@ ENGLISH_UNITS: dict[str, tuple[str, str]] = {
     "hrs": ("hour", "hours"),
     "hr": ("hour", "hours"),
     "min": ("minute", "minutes"),
+    "mins": ("minute", "minutes"),
+    "secs": ("second", "seconds"),
     "sec": ("second", "seconds"),
     "px": ("pixel", "pixels"),
     "bpm": ("beat per minute", "beats per minute"),

@@ -8,6 +8,7 @@ from itertools import pairwise
 import pytest
 
 from serve_app.errors import EmptyInput
+from serve_app.preprocess.breaks import Break, find_breaks
 from serve_app.preprocess.normalize import clean
 from serve_app.preprocess.split import Piece, split
 
@@ -71,10 +72,8 @@ CUT = [
 @pytest.mark.parametrize(("text", "first"), CUT)
 def test_where_sentences_end(text: str, first: str) -> None:
     """The first sentence fills the first piece once it is long enough not to be joined."""
-    from serve_app.preprocess import split as module
-
-    breaks = module._find_breaks(clean(text).text)
-    ends = [text[:end].strip() for end, kind in sorted(breaks.items()) if kind <= module._Break.SENTENCE]
+    breaks = find_breaks(clean(text).text)
+    ends = [text[:end].strip() for end, kind in sorted(breaks.items()) if kind <= Break.SENTENCE]
     assert ends[0] == first
 
 
