@@ -68,7 +68,7 @@ def cross_origin(config: ApiConfig) -> Middleware:
         allow_origins=config.cors_allow_origins,
         allow_methods=("GET", "POST", "DELETE"),
         allow_headers=("*",),
-        expose_headers=("x-request-id", "x-sample-rate", "x-warnings"),
+        expose_headers=("x-request-id", "x-sample-rate"),
     )
 
 
