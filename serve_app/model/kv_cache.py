@@ -69,9 +69,8 @@ class KVCache:
         if not self._free:
             raise IndexError(f"all {self.num_slots} slots of the key/value cache are taken")
         slot = self._free.pop()
-        # Attention reads whole spans and masks what is not written yet; a NaN left there would come through.
-        self.keys[:, slot].zero_()
-        self.values[:, slot].zero_()
+        if self.poison:
+            self._fill(slot, 0.0)
         return slot
 
     def give_back(self, slot: int) -> None:
@@ -81,10 +80,14 @@ class KVCache:
         """
         if not 0 <= slot < self.num_slots or slot in self._free:
             raise ValueError(f"slot {slot} is not taken")
-        if self.poison:
-            self.keys[:, slot].fill_(torch.nan)
-            self.values[:, slot].fill_(torch.nan)
+        # Attention reads whole spans and masks what is not written yet; a NaN left there would come through. Cleared
+        # here and not when it is taken: nobody waits for the end of a stream.
+        self._fill(slot, torch.nan if self.poison else 0.0)
         self._free.append(slot)
+
+    def _fill(self, slot: int, value: float) -> None:
+        self.keys[:, slot].fill_(value)
+        self.values[:, slot].fill_(value)
 
     def span(self, num_positions: int) -> int:
         """How many positions to read for a stream of `num_positions`: the next step, at most all of them.

@@ -62,16 +62,16 @@ class StreamingEngine:
         self, checkpoint: Checkpoint, config: SynthesisConfig, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         """clock: seconds; an argument so that tests and simulations can own time."""
-        dims = checkpoint.dims
+        dims, device = checkpoint.dims, resolve_device(config.device)
         self._clock = clock
         self._config = config
         # Each request holds one utterance that plays and at most one that is generated ahead of it.
         self._num_slots = 2 * config.max_streams
-        model = LanguageModel.from_tensors(dims.language_model, checkpoint.language_model)
-        cache = KVCache.allocate(dims.language_model, num_slots=self._num_slots, max_positions=config.max_positions)
+        model = LanguageModel.from_tensors(dims.language_model, checkpoint.language_model).to(device)
+        cache = KVCache.allocate(dims.language_model, self._num_slots, config.max_positions, device=device)
         self._language = LanguageStage(model, cache, Sampler(dims.sampling), dims.language_model.speech_vocab)
-        flow = Flow.from_tensors(dims.flow, checkpoint.flow)
-        vocoder = Vocoder.from_tensors(dims.vocoder, checkpoint.vocoder)
+        flow = Flow.from_tensors(dims.flow, checkpoint.flow).to(device)
+        vocoder = Vocoder.from_tensors(dims.vocoder, checkpoint.vocoder).to(device)
         self.prefixes = FlowPrefixCache(flow, config.flow_cache_mib * 2**20, config.first_hop_tokens)
         self._render = RenderStage(flow, vocoder, self.prefixes)
         limits = Limits(render=config.render_batch, max_lead_s=config.max_lead_s)
@@ -166,6 +166,15 @@ class StreamingEngine:
             stream.progress.playback.deliver(len(samples) / SAMPLE_RATE_HZ, self._clock())
         new_tokens = stream.take_unreported_tokens() if len(samples) or finished else 0
         return StreamEvent(stream.stream_id, samples, new_tokens, stream.progress.generated, finished)
+
+
+def resolve_device(wanted: str) -> torch.device:
+    """ "auto" is the first GPU where there is one, else the CPU. Raises CheckpointError for a GPU that is not there."""
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise CheckpointError("device: cuda was asked for, but this replica sees no GPU")
+    return torch.device(wanted)
 
 
 def load_engine(directory: Path, config: SynthesisConfig) -> StreamingEngine:

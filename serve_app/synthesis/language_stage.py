@@ -72,7 +72,9 @@ class LanguageStage:
             recent[row, : len(tail)] = torch.tensor(tail, dtype=torch.int64)
         allowed = torch.tensor([len(stream.tokens) >= stream.min_tokens for stream in streams])
         random = torch.from_numpy(uniforms(seeds, steps, 2))
-        drawn: list[int] = self._sampler(logits, recent, allowed, random).tolist()
+        device = logits.device
+        tokens = self._sampler(logits, recent.to(device), allowed.to(device), random.to(device))
+        drawn: list[int] = tokens.tolist()
         for stream, token in zip(streams, drawn, strict=True):
             if token >= self._first_stop_id:
                 self._end(stream)

@@ -111,4 +111,4 @@ class RenderStage:
             voiced.append(stretch(mel[max(0, num_prompt_frames) :], stream.stretch, final=last[-1]))
             self.count(stream)
         samples = self._vocoder.render(vocoders, voiced, last)
-        return [(part.numpy(), final) for part, final in zip(samples, last, strict=True)]
+        return [(part.cpu().numpy(), final) for part, final in zip(samples, last, strict=True)]
