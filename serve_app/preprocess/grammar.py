@@ -8,7 +8,7 @@ import re
 from functools import cache
 from typing import Any, Literal
 
-from wetext import Normalizer  # type: ignore[import-untyped,unused-ignore]
+from wetext import Normalizer
 
 from serve_app.preprocess.aligned_text import AlignedText
 from serve_app.preprocess.numerals import myriad, myriad_digits
