@@ -2,7 +2,7 @@
 
 export const CHINESE = {
   title: "CosyVoice 录音室",
-  skip: "跳到文本",
+  skip: "跳到操作区",
   "tabs": "视图",
   "tab.write": "文本",
   "tab.live": "实时",

@@ -2,7 +2,7 @@
 
 export const ENGLISH = {
   title: "CosyVoice Studio",
-  skip: "Skip to the text",
+  skip: "Skip to the controls",
   "tabs": "Views",
   "tab.write": "Write",
   "tab.live": "Live",
