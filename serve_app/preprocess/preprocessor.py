@@ -2,13 +2,12 @@
 
 import hashlib
 import secrets
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from serve_app.config import PreprocessConfig
-from serve_app.errors import CheckpointError, EmptyInput, InvalidAudio
+from serve_app.errors import CheckpointError, InvalidAudio
 from serve_app.messages import (
     ClipQuality,
     Int32Array,
@@ -21,11 +20,10 @@ from serve_app.messages import (
 )
 from serve_app.preprocess.denoise import warm_up
 from serve_app.preprocess.intake import Intake, take_in
-from serve_app.preprocess.markup import Script, read_markup
 from serve_app.preprocess.normalize import clean, normalize
 from serve_app.preprocess.prompt_cache import PromptCache
 from serve_app.preprocess.reference_audio import decode
-from serve_app.preprocess.split import Piece, split
+from serve_app.preprocess.speakable import speakable
 from serve_app.preprocess.tokenizer import END_OF_PROMPT, Tokenizer
 from serve_app.preprocess.voice_activity import VoiceActivity
 from serve_app.preprocess.voice_prompt import VoicePromptBuilder
@@ -68,9 +66,7 @@ class Preprocessor:
         else zero-shot when the voice's clip has a transcript; else cross-lingual (a clip alone) or sft (no clip).
         Raises EmptyInput, VoiceNotFound or InvalidAudio and its kin.
         """
-        script = read_markup(clean(request.text), plain=not request.normalize)
-        if not script.passages:
-            raise EmptyInput("The text holds nothing that can be spoken.")
+        text = speakable(request.text, request.normalize, self._tokenizer, self._config.max_utterance_tokens)
         if request.reference is not None:
             reference = request.reference
             voice = self._sent_voice(reference)
@@ -84,18 +80,13 @@ class Preprocessor:
             prefix_ids, speech_prefix_ids = _NO_IDS, _NO_IDS
         utterances = tuple(
             PreparedUtterance(
-                self._tokenizer.encode(piece.text),
-                prefix_ids,
-                speech_prefix_ids,
-                piece.start,
-                piece.end,
-                pause_before_s,
+                piece.ids, prefix_ids, speech_prefix_ids, piece.start, piece.end, pause_before_s=piece.pause_before_s
             )
-            for piece, pause_before_s in self._pieces(script, request.normalize)
+            for piece in text.pieces
         )
         seed = secrets.randbits(63) if request.seed is None else request.seed % 2**63
         return PreparedSpeech(
-            request.request_id, voice, utterances, seed, request.speed, script.pause_after_s, script.warnings
+            request.request_id, voice, utterances, seed, request.speed, text.pause_after_s, text.warnings
         )
 
     def check(self, reference: ReferenceClip) -> ClipQuality:
@@ -109,17 +100,6 @@ class Preprocessor:
         """
         intake = self._take_in(reference)
         return self._sent_voice(reference, intake), intake.quality
-
-    def _pieces(self, script: Script, normalized: bool) -> Iterator[tuple[Piece, float]]:
-        """Each piece with the silence before it."""
-        whole = "\n".join(passage.text.text for passage in script.passages)
-        starts_speech = True
-        for passage in script.passages:
-            text = normalize(passage.text, whole) if normalized else passage.text
-            pause_before_s = passage.pause_before_s
-            for piece in split(text, self._tokenizer.count, self._config.max_utterance_tokens, starts_speech):
-                yield piece, pause_before_s
-                starts_speech, pause_before_s = False, 0.0
 
     def _named_voice(self, name: str) -> VoicePrompt:
         voice = self._voices.find(name)
@@ -138,7 +118,7 @@ class Preprocessor:
 
         def make() -> VoicePrompt:
             clip = (intake or self._take_in(reference)).clip
-            return self._builder.build(clip, self._tokenizer.encode(words), key)
+            return self._builder.build(clip, self._tokenizer.encode(_spoken(words)), key)
 
         return self._prompts.get(key, make)
 
@@ -153,7 +133,7 @@ class Preprocessor:
 
         def make() -> VoicePrompt:
             clip = decode(audio, self._config.min_reference_s, self._config.max_reference_s)
-            return self._builder.build(clip, self._tokenizer.encode(words), key)
+            return self._builder.build(clip, self._tokenizer.encode(_spoken(words)), key)
 
         return self._prompts.get(key, make)
 
@@ -161,6 +141,11 @@ class Preprocessor:
 def _words(transcript: str) -> str:
     """A transcript as one clean line."""
     return clean(transcript).text.replace("\n", " ")
+
+
+def _spoken(transcript: str) -> str:
+    """A transcript as it was said: figures and signs in words, and an end to the sentence."""
+    return normalize(clean(transcript)).text.replace("\n", " ")
 
 
 def _speaker_prompt(voice: SpeakerVoice) -> VoicePrompt:

@@ -16,6 +16,7 @@ from tests.preprocess.sounds import encoded, speech_like
 from tests.preprocess.spoiled import VOICES
 from tests.preprocess.test_voices import write_voice
 
+NO_IDS = np.zeros(0, np.int32)
 TEXT = "Hello there, this is a test of the service."
 
 
@@ -49,7 +50,7 @@ def test_zero_shot_continues_the_clip(preprocessor: Preprocessor, tokenizer: Tok
     assert prepared.voice.mel.shape == (50, 80)
     (utterance,) = prepared.utterances
     assert utterance.text_ids.tolist() == tokenizer.encode(TEXT).tolist()
-    assert utterance.prefix_ids.tolist() == tokenizer.encode("hello from anna").tolist()
+    assert utterance.prefix_ids.tolist() == tokenizer.encode("hello from anna.").tolist()
     assert utterance.speech_prefix_ids is prepared.voice.speech_ids
     assert (utterance.text_start, utterance.text_end) == (0, len(TEXT))
 
@@ -84,9 +85,9 @@ def test_sft_is_a_speaker_vector_alone(frontend: Path, voices_dir: Path, tmp_pat
 
 def test_a_clip_in_the_request_wins_over_the_voice(preprocessor: Preprocessor, tokenizer: Tokenizer) -> None:
     audio = encoded(speech_like(0.8, seed=9), 24_000, "FLAC")
-    prepared = preprocessor.prepare(request(voice="nobody", reference=ReferenceClip(audio, "good day")))
+    prepared = preprocessor.prepare(request(voice="nobody", reference=ReferenceClip(audio, "good day no. 5")))
     assert len(prepared.voice.speech_ids) == 20
-    assert prepared.utterances[0].prefix_ids.tolist() == tokenizer.encode("good day").tolist()
+    assert prepared.utterances[0].prefix_ids.tolist() == tokenizer.encode("good day number five.").tolist()
     without = preprocessor.prepare(request(reference=ReferenceClip(audio)))
     assert len(without.utterances[0].prefix_ids) == 0
     assert without.voice.key != prepared.voice.key
@@ -156,6 +157,19 @@ def test_pauses_belong_to_the_piece_that_follows(preprocessor: Preprocessor) -> 
     assert prepared.pause_after_s == 2.0
     with pytest.raises(EmptyInput):
         preprocessor.prepare(request("[pause:1s] ... [pause:1s]"))
+
+
+def test_what_the_tokenizer_has_no_tokens_for_is_left_out(
+    preprocessor: Preprocessor, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpoint for one language may drop other scripts: its tokenizer gives no ids for them."""
+    encode = Tokenizer.encode
+    monkeypatch.setattr(Tokenizer, "encode", lambda self, text: encode(self, text) if text.isascii() else NO_IDS)
+    text = "One sentence stands here for all. [pause:1s]你好世界。[pause:0.5s]And so does this one."
+    utterances = preprocessor.prepare(request(text)).utterances
+    assert [u.pause_before_s for u in utterances] == [0.0, 1.5]
+    with pytest.raises(EmptyInput):
+        preprocessor.prepare(request("你好世界。"))
 
 
 def test_text_is_put_into_words_unless_asked_not_to(preprocessor: Preprocessor, tokenizer: Tokenizer) -> None:
