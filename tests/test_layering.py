@@ -13,7 +13,6 @@ RAY_ALLOWED = {
     "api/ingress.py",
     "preprocess/deployment.py",
     "synthesis/deployment.py",
-    "synthesis/autoscaling.py",
 }
 FILES = sorted(ROOT.rglob("*.py"))
 

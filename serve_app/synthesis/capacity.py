@@ -11,6 +11,7 @@ from serve_app.synthesis.scheduler import Limits, Work
 TOKENS_PER_S = 25
 CHUNKS_PER_S = 1
 """One chunk is 25 tokens, one second of audio."""
+DEFAULT_MAX_LOAD = 0.9
 REQUEST_S = 5.0
 """A listener is assumed to be replaced by a new one, whose prompt must be read, this often."""
 
@@ -55,7 +56,7 @@ class Capacity:
 
     costs: StepCosts
     limits: Limits
-    max_load: float = 0.9
+    max_load: float = DEFAULT_MAX_LOAD
     max_listeners: int = 10_000
 
     def load(self, listeners: int) -> float:

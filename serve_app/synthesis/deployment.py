@@ -43,6 +43,10 @@ class Synthesis:
         await self._thread.check()
         return self._thread.num_streams
 
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """What `autoscaling.SpareStreams` scales by; Ray collects it from every replica."""
+        return {"streams": self._thread.num_streams, "spare": await self._thread.num_spare()}
+
     def check_health(self) -> None:
         """Ray replaces the replica when this raises."""
         if self._thread.failure is not None:

@@ -19,7 +19,7 @@ from serve_app.model.flow import Flow
 from serve_app.model.kv_cache import KVCache
 from serve_app.model.language_model import LanguageModel
 from serve_app.model.vocoder import Vocoder
-from serve_app.synthesis.capacity import Capacity, StepCosts
+from serve_app.synthesis.capacity import DEFAULT_MAX_LOAD, Capacity, StepCosts
 from serve_app.synthesis.language_stage import LanguageStage
 from serve_app.synthesis.render_stage import FlowPrefixCache, RenderStage
 from serve_app.synthesis.sampling import Sampler, utterance_seed
@@ -50,6 +50,10 @@ class Engine(Protocol):
         """Raises AssertionError unless free and used resources add up to what there is."""
         ...
 
+    def num_spare(self) -> int:
+        """Listeners that could still be taken without making others run dry."""
+        ...
+
     def wait_s(self) -> float | None:
         """Seconds until `step` has something to do: 0 for now, None when no stream is open."""
         ...
@@ -77,11 +81,15 @@ class StreamingEngine:
         limits = Limits(render=config.render_batch, max_lead_s=config.max_lead_s)
         self._scheduler = Scheduler(limits)
         self.costs = StepCosts()
-        self._capacity = None if config.max_load is None else Capacity(self.costs, limits, config.max_load)
+        self._capacity = Capacity(self.costs, limits, config.max_load or DEFAULT_MAX_LOAD)
         self._streams: dict[int, SpeechStream] = {}
 
     def wait_s(self) -> float | None:
         return self._scheduler.wait_s(self._progress(), self._clock())
+
+    def num_spare(self) -> int:
+        listeners = self.num_listeners
+        return min(self._config.max_streams - listeners, self._capacity.spare(listeners))
 
     def _progress(self) -> Iterable[Progress]:
         return (stream.progress for stream in self._streams.values())
@@ -107,7 +115,7 @@ class StreamingEngine:
             raise InputTooLong("the reference clip and one sentence of the text together are too long for the model")
         if self._language.num_free_slots == 0:
             raise Overloaded("every stream of this replica is taken")
-        if index == 0 and self._capacity is not None and not self._capacity.admits(self.num_listeners):
+        if index == 0 and self._config.max_load is not None and not self._capacity.admits(self.num_listeners):
             raise Overloaded("one more listener would make those that are playing run dry")
         self._language.open(stream)
         self._streams[stream_id] = stream

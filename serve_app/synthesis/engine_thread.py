@@ -33,8 +33,11 @@ class _Close:
 
 
 @dataclass(frozen=True, slots=True)
-class _Check:
-    done: Callable[[str | None], None]
+class _Ask:
+    """A question to the engine, and who gets the answer: a value, or the exception it raised."""
+
+    question: Callable[[Engine], object]
+    answer: Callable[[object], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,7 @@ class EngineThread:
         self._max_streams = max_streams
         self._num_streams = 0
         self._ids = itertools.count()
-        self._inbox: queue.SimpleQueue[_Open | _Close | _Check | _Stop] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[_Open | _Close | _Ask | _Stop] = queue.SimpleQueue()
         self._posts: dict[int, Callable[[StreamEvent], None]] = {}
         self._stopped = False
         self.failure: str | None = None
@@ -119,12 +122,24 @@ class EngineThread:
                 self._inbox.put(_Close(stream_id))
 
     async def check(self) -> None:
-        """Raises AssertionError if the idle engine has lost track of a resource."""
+        """Raises AssertionError if the engine has lost track of a resource, NotReady if it has failed."""
+        await self._ask(lambda engine: engine.check())
+
+    async def num_spare(self) -> int:
+        """Requests that could still be taken. Raises NotReady if the engine has failed."""
+        spare = await self._ask(lambda engine: engine.num_spare())
+        assert isinstance(spare, int)
+        return min(spare, self._max_streams - self._num_streams)
+
+    async def _ask(self, question: Callable[[Engine], object]) -> object:
+        """What the engine answers, between two of its steps."""
         loop = asyncio.get_running_loop()
-        answer: asyncio.Future[str | None] = loop.create_future()
-        self._inbox.put(_Check(lambda fault: _post(loop, lambda: answer.set_result(fault))))
-        fault = await answer
-        assert fault is None, fault
+        future: asyncio.Future[object] = loop.create_future()
+        self._inbox.put(_Ask(question, lambda answer: _post(loop, lambda: _settle(future, answer))))
+        answer = await future
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     def stop(self) -> None:
         """Ends the thread; open streams fail. Idempotent."""
@@ -180,8 +195,8 @@ class EngineThread:
                     self._engine.close(stream_id)
                     if self._engine.wait_s() is None:
                         self._engine.check()
-                case _Check(done):
-                    done(self._fault())
+                case _Ask(question, answer):
+                    answer(self._answer_to(question))
                 case _Open() as wanted:
                     self._start(wanted)
 
@@ -192,24 +207,28 @@ class EngineThread:
         except SpeechError as error:
             self._report(failed(wanted.stream_id, error))
 
-    def _refuse(self, message: _Open | _Close | _Check | _Stop) -> None:
+    def _refuse(self, message: _Open | _Close | _Ask | _Stop) -> None:
         """Answers what still arrives after the engine has failed."""
         match message:
             case _Open(stream_id, post=post):
                 post(failed(stream_id, NotReady("this replica's engine has failed and is being replaced")))
-            case _Check(done):
-                done(self.failure)
+            case _Ask(answer=answer):
+                answer(NotReady(f"the engine failed: {self.failure}"))
             case _Stop():
                 self._stopped = True
             case _Close():
                 pass
 
-    def _fault(self) -> str | None:
+    def _answer_to(self, question: Callable[[Engine], object]) -> object:
         try:
-            self._engine.check()
+            return question(self._engine)
         except AssertionError as error:
-            return str(error)
-        return None
+            return error
+
+
+def _settle(future: asyncio.Future[object], answer: object) -> None:
+    if not future.done():  # whoever asked may have gone
+        future.set_result(answer)
 
 
 def _post(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:

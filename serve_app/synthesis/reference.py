@@ -89,6 +89,9 @@ class ReferenceEngine:
         self._window = torch.from_numpy(np.hamming(2 * self._overlap_samples))
         self._streams: dict[int, _ReferenceStream] = {}
 
+    def num_spare(self) -> int:
+        return self._config.max_streams - len(self._streams)
+
     def wait_s(self) -> float | None:
         return 0.0 if self._streams else None
 

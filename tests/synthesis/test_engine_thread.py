@@ -56,6 +56,9 @@ class CountingEngine:
             self.close(stream_id)
         return [StreamEvent(stream_id, np.full(2, state[0], np.float32), 1, generated=True, finished=finished)]
 
+    def num_spare(self) -> int:
+        return 7 - len(self.streams)
+
     def check(self) -> None:
         assert not self.leak, "a slot leaked"
 
@@ -162,6 +165,18 @@ async def test_a_leak_is_found_when_the_engine_is_idle(thread: EngineThread, eng
     engine.leak = True
     with pytest.raises(AssertionError, match="a slot leaked"):
         await thread.check()
+
+
+async def test_spare_streams_are_the_least_of_what_engine_and_limit_allow(
+    thread: EngineThread, engine: CountingEngine
+) -> None:
+    assert await thread.num_spare() == 2
+    engine.gate.clear()
+    task = asyncio.ensure_future(collect(thread.speak(speech(1))))
+    await asyncio.sleep(0)
+    engine.gate.set()
+    await task
+    assert await thread.num_spare() == 2
 
 
 async def test_a_stopped_thread_refuses(engine: CountingEngine) -> None:

@@ -1,0 +1,71 @@
+"""Scales synthesis replicas by the engine's own measure of spare real-time capacity, before listeners starve.
+
+In a Serve YAML:
+
+    autoscaling_config:
+      min_replicas: 1
+      max_replicas: 8
+      policy:
+        policy_function: serve_app.synthesis.autoscaling:SpareStreams
+        policy_kwargs: {spare_share: 0.25}
+
+Ray applies the YAML's bounds, factors and delays to what the policy wants.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+
+class Context(Protocol):
+    """What is read of `ray.serve.config.AutoscalingContext`.
+
+    aggregated_metrics: name -> replica -> value of what `record_autoscaling_stats` reported.
+    """
+
+    @property
+    def aggregated_metrics(self) -> Mapping[str, Mapping[Any, float]] | None: ...
+
+    target_num_replicas: int
+
+
+class SpareStreams:
+    """Keeps a share of all streams spare, so that a burst finds room while a new replica starts.
+
+    Every replica reports its `streams` and how many more it could take without an underrun (`spare`), from what its
+    steps really cost (`capacity.py`).
+    """
+
+    def __init__(self, spare_share: float = 0.25, down_share: float = 0.6) -> None:
+        """spare_share: of the fleet's streams that shall be spare; below it, replicas are added.
+
+        down_share: replicas are removed only if so large a share would still be spare afterwards; the distance to
+        spare_share keeps the fleet from flapping. Raises ValueError unless 0 <= spare_share < down_share < 1.
+        """
+        if not 0 <= spare_share < down_share < 1:
+            raise ValueError("0 <= spare_share < down_share < 1 must hold")
+        self._spare_share = spare_share
+        self._down_share = down_share
+
+    def __call__(self, ctx: Context) -> tuple[int, dict[str, Any]]:
+        """The number of replicas wanted, and no state."""
+        metrics = ctx.aggregated_metrics or {}
+        streams = sum(metrics.get("streams", {}).values())
+        capacity = streams + sum(metrics.get("spare", {}).values())
+        num_reporting = len(metrics.get("streams", {}))
+        return self.wanted(streams, capacity, num_reporting, ctx.target_num_replicas), {}
+
+    def wanted(self, streams: float, capacity: float, num_reporting: int, target: int) -> int:
+        """Replicas wanted for so many streams.
+
+        capacity: streams that `num_reporting` replicas could hold together; target: replicas wanted so far. Without a
+        report, or from replicas that can hold nothing, nothing can be concluded: the target stays.
+        """
+        if num_reporting == 0 or capacity <= 0:
+            return target
+        each = capacity / num_reporting
+        needed = max(1, math.ceil(streams / (each * (1 - self._spare_share))))
+        if needed > target:
+            return needed
+        enough = max(1, math.ceil(streams / (each * (1 - self._down_share))))
+        return min(target, enough)
