@@ -55,6 +55,8 @@ class PreprocessConfig(Settings):
     """Text and reference audio, on CPU replicas."""
 
     voices_dir: Path = Path("configs/voices")
+    voice_store: str = "~/.local/share/cosyvoice-serve/voices"
+    """Registered voices: a folder, shared by all nodes if there are several, or a bucket's URL as fsspec has them."""
     min_reference_s: float = Field(default=0.5, gt=0)
     max_reference_s: float = Field(default=30.0, le=30)
     max_utterance_tokens: int = Field(default=80, ge=20, le=200)
@@ -67,6 +69,8 @@ class SynthesisConfig(Settings):
 
     engine: Literal["streaming", "reference"] = "streaming"
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    gpu_memory_share: float | None = Field(default=None, gt=0, le=1)
+    """Share of the GPU's memory this replica may take: Ray's fractions of a GPU isolate nothing by themselves."""
     threads: int = Field(default=1, ge=1)
     max_streams: int = Field(default=16, ge=1)
     max_positions: int = Field(default=2560, ge=256)
@@ -98,7 +102,11 @@ class AppConfig(Settings):
 
     def located(self) -> "AppConfig":
         """The same settings with absolute paths, so that replicas started elsewhere find the files."""
-        preprocess = self.preprocess.model_copy(update={"voices_dir": self.preprocess.voices_dir.resolve()})
+        store = self.preprocess.voice_store
+        if "://" not in store:
+            store = str(Path(store).expanduser().resolve())
+        located = {"voices_dir": self.preprocess.voices_dir.resolve(), "voice_store": store}
+        preprocess = self.preprocess.model_copy(update=located)
         keys = self.api.api_keys_file
         api = self.api.model_copy(update={"api_keys_file": keys.resolve()}) if keys else self.api
         return self.model_copy(update={"checkpoint": self.checkpoint.resolve(), "api": api, "preprocess": preprocess})

@@ -67,6 +67,8 @@ class StreamingEngine:
     ) -> None:
         """clock: seconds; an argument so that tests and simulations can own time."""
         dims, device = checkpoint.dims, resolve_device(config.device)
+        if device.type == "cuda" and config.gpu_memory_share is not None:
+            torch.cuda.set_per_process_memory_fraction(config.gpu_memory_share)
         self._clock = clock
         self._config = config
         # Each request holds one utterance that plays and at most one that is generated ahead of it.
