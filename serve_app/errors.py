@@ -13,6 +13,7 @@
     +-- BuiltinVoice                a built-in voice cannot be changed
     +-- Overloaded                  serving this now would starve others
     +-- NotReady                    no warmed replica, or draining
+    +-- StorageFull                 no room for another voice
     +-- GenerationFailed            the model did not end, or produced no valid sound
     +-- CheckpointError             a checkpoint directory that cannot be loaded
 
@@ -75,6 +76,10 @@ class Overloaded(SpeechError):
 
 class NotReady(SpeechError):
     """No warmed replica can take the request, or this one is draining."""
+
+
+class StorageFull(SpeechError):
+    """The voice store has no room for another voice; what it holds is intact."""
 
 
 class GenerationFailed(SpeechError):

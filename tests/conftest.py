@@ -107,9 +107,10 @@ def start_service(directory: Path, settings: dict[str, Any]) -> Service:
 
 
 def local_settings(checkpoint: Path) -> dict[str, Any]:
-    """`configs/local.yaml` with another checkpoint."""
+    """`configs/local.yaml` with another checkpoint, and a voice store of its own beside it."""
     settings: dict[str, Any] = yaml.safe_load((ROOT / "configs/local.yaml").read_text())
     settings["applications"][0]["args"]["checkpoint"] = str(checkpoint)
+    settings["applications"][0]["args"]["preprocess"]["voice_store"] = str(checkpoint.parent / "voices")
     return settings
 
 

@@ -59,6 +59,7 @@ TABLE: dict[type[errors.SpeechError], ErrorRow] = {
     errors.BuiltinVoice: ErrorRow(403, PERMISSION, "builtin_voice"),
     errors.Overloaded: ErrorRow(429, RATE_LIMIT, "overloaded", headers=(("retry-after", "2"),)),
     errors.NotReady: ErrorRow(503, SERVER, "not_ready", headers=(("retry-after", "5"),)),
+    errors.StorageFull: ErrorRow(507, SERVER, "storage_full"),
     errors.SpeechError: INTERNAL,
 }
 

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serve_app.api.routes import create_api
 from serve_app.config import ApiConfig
 from serve_app.errors import NotReady, Overloaded, SpeechError
-from serve_app.messages import AudioChunk, PreparedSpeech, SpeechRequest, VoiceInfo
+from serve_app.messages import AudioChunk, NewVoice, PreparedSpeech, RegisteredVoice, SpeechRequest, VoiceInfo
 
 READY_TIMEOUT_S = 2.0
 """A call to a deployment without replicas waits for one; readiness does not."""
@@ -30,7 +30,8 @@ LARGE_ARGUMENT_BYTES = 1024 * 1024
 class RayService:
     """`SpeechService` over the handles of the two other deployments.
 
-    preprocess: `prepare(request)`, `voices()`. synthesis: the async generator `speak(prepared)`, `ready()`.
+    preprocess: `prepare(request)`, `voices()`, `register_voice(new)`, `delete_voice(id_or_name)`.
+    synthesis: the async generator `speak(prepared)`, `ready()`.
     """
 
     def __init__(self, preprocess: DeploymentHandle, synthesis: DeploymentHandle) -> None:
@@ -38,11 +39,13 @@ class RayService:
         self.synthesis = synthesis
 
     async def prepare(self, request: SpeechRequest) -> PreparedSpeech:
-        handle = self.preprocess
-        if request.reference is not None and len(request.reference.audio) > LARGE_ARGUMENT_BYTES:
-            handle = handle.options(_by_reference=True)
+        handle = self.preprocess_for(request.reference.audio if request.reference is not None else b"")
         prepared: PreparedSpeech = await answer(handle.prepare.remote(request))
         return prepared
+
+    def preprocess_for(self, audio: bytes) -> DeploymentHandle:
+        """The handle for a call that carries a clip."""
+        return self.preprocess.options(_by_reference=True) if len(audio) > LARGE_ARGUMENT_BYTES else self.preprocess
 
     async def speak(self, prepared: PreparedSpeech) -> AsyncGenerator[AudioChunk, None]:
         chunks = self.synthesis.options(stream=True).speak.remote(prepared)
@@ -60,6 +63,13 @@ class RayService:
 
     async def voices(self) -> tuple[VoiceInfo, ...]:
         return tuple(await answer(self.preprocess.voices.remote()))
+
+    async def register_voice(self, new: NewVoice) -> RegisteredVoice:
+        registered: RegisteredVoice = await answer(self.preprocess_for(new.audio).register_voice.remote(new))
+        return registered
+
+    async def delete_voice(self, id_or_name: str) -> None:
+        await answer(self.preprocess.delete_voice.remote(id_or_name))
 
     async def ready(self) -> bool:
         try:

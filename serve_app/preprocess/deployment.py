@@ -3,7 +3,7 @@
 import asyncio
 
 from serve_app.config import AppConfig
-from serve_app.messages import PreparedSpeech, SpeechRequest, VoiceInfo
+from serve_app.messages import NewVoice, PreparedSpeech, RegisteredVoice, SpeechRequest, VoiceInfo
 from serve_app.preprocess.preprocessor import Preprocessor
 
 
@@ -21,3 +21,14 @@ class Preprocess:
     async def voices(self) -> tuple[VoiceInfo, ...]:
         """Every voice that a request may name."""
         return await asyncio.to_thread(self._preprocessor.voices)
+
+    async def register_voice(self, new: NewVoice) -> RegisteredVoice:
+        """Raises InvalidVoiceName, VoiceExists, InvalidAudio and its kin, StorageFull or NotReady.
+
+        Not interrupted by a client that leaves: the voice is then there, whole, or it is not.
+        """
+        return await asyncio.to_thread(self._preprocessor.register_voice, new)
+
+    async def delete_voice(self, id_or_name: str) -> None:
+        """Raises BuiltinVoice, VoiceNotFound or NotReady."""
+        await asyncio.to_thread(self._preprocessor.delete_voice, id_or_name)

@@ -2,18 +2,22 @@
 
 import hashlib
 import secrets
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from serve_app.config import PreprocessConfig
-from serve_app.errors import CheckpointError, InvalidAudio
+from serve_app.errors import BuiltinVoice, CheckpointError, InvalidAudio, VoiceExists
 from serve_app.messages import (
     ClipQuality,
     Int32Array,
+    NewVoice,
     PreparedSpeech,
     PreparedUtterance,
     ReferenceClip,
+    RegisteredVoice,
     SpeechRequest,
     VoiceInfo,
     VoicePrompt,
@@ -24,9 +28,13 @@ from serve_app.preprocess.normalize import clean, normalize
 from serve_app.preprocess.prompt_cache import PromptCache
 from serve_app.preprocess.reference_audio import decode
 from serve_app.preprocess.speakable import speakable
-from serve_app.preprocess.tokenizer import END_OF_PROMPT, Tokenizer
+from serve_app.preprocess.tokenizer import END_OF_PROMPT, VOCABULARY, Tokenizer
 from serve_app.preprocess.voice_activity import VoiceActivity
-from serve_app.preprocess.voice_prompt import VoicePromptBuilder
+from serve_app.preprocess.voice_card import VoiceCard
+from serve_app.preprocess.voice_folder import open_folder
+from serve_app.preprocess.voice_name import accepted_name
+from serve_app.preprocess.voice_prompt import SPEAKER_ENCODER, SPEECH_TOKENIZER, VoicePromptBuilder
+from serve_app.preprocess.voice_store import VoiceStore
 from serve_app.preprocess.voices import DEFAULT_VOICE, ClipVoice, SpeakerVoice, Voices, content_hash
 
 _RECIPE = "1"
@@ -46,7 +54,10 @@ class Preprocessor:
         self._tokenizer = Tokenizer.from_checkpoint(checkpoint)
         self._builder = VoicePromptBuilder(checkpoint, config.threads)
         self._voices = Voices(config.voices_dir, checkpoint)
+        self._store = VoiceStore(open_folder(config.voice_store))
+        self._store.sweep()
         self._prompts = PromptCache(config.voice_cache_entries)
+        self._front_end = _hash_of_files(checkpoint / name for name in (SPEAKER_ENCODER, SPEECH_TOKENIZER, *VOCABULARY))
         self._activity = VoiceActivity()
         warm_up()
         if self._voices.infos():
@@ -56,8 +67,26 @@ class Preprocessor:
                 raise CheckpointError(f"The default voice cannot be used. {error.message}") from error
 
     def voices(self) -> tuple[VoiceInfo, ...]:
-        """Every voice that a request may name."""
-        return self._voices.infos()
+        """Every voice that a request may name: the built-in ones first. Raises NotReady."""
+        return (*self._voices.infos(), *(card.info for card in self._store.cards()))
+
+    def register_voice(self, new: NewVoice) -> RegisteredVoice:
+        """Checks a clip, makes its prompt and stores both: from then on every replica knows the voice.
+
+        Raises InvalidVoiceName, VoiceExists, InvalidAudio and its kin, StorageFull or NotReady.
+        """
+        new = replace(new, name=accepted_name(new.name), transcript=_words(new.transcript))
+        if self._voices.holds(new.name):
+            raise VoiceExists("A built-in voice has that name.")
+        self._store.check_free(new.name)  # also `add` does, but the clip is a second's work
+        prompt, quality = self.make_voice(ReferenceClip(new.audio, new.transcript, new.denoise))
+        return RegisteredVoice(self._store.add(new, prompt).info, quality)
+
+    def delete_voice(self, id_or_name: str) -> None:
+        """Deletes a registered voice. Raises BuiltinVoice, VoiceNotFound or NotReady."""
+        if self._voices.has(id_or_name):
+            raise BuiltinVoice("A built-in voice cannot be deleted.")
+        self._store.remove(id_or_name)
 
     def prepare(self, request: SpeechRequest) -> PreparedSpeech:
         """Pieces of text as token ids, and the voice to speak them with.
@@ -102,6 +131,8 @@ class Preprocessor:
         return self._sent_voice(reference, intake), intake.quality
 
     def _named_voice(self, name: str) -> VoicePrompt:
+        if not self._voices.has(name):
+            return self._stored_voice(self._store.find(name))
         voice = self._voices.find(name)
         if isinstance(voice, ClipVoice):
             return self._clip_voice(voice.audio, voice.content_hash, voice.transcript)
@@ -122,9 +153,24 @@ class Preprocessor:
 
         return self._prompts.get(key, make)
 
+    def _stored_voice(self, card: VoiceCard) -> VoicePrompt:
+        """The prompt of a registered voice: as it was stored, unless another checkpoint or recipe made that one."""
+        key = self._key("sent", card.content_hash, _words(card.transcript), card.denoise)
+
+        def make() -> VoicePrompt:
+            stored = self._store.prompt(card, key)
+            if stored is not None:
+                return stored
+            intake = self._take_in(ReferenceClip(self._store.clip(card), card.transcript, card.denoise))
+            made = self._builder.build(intake.clip, self._tokenizer.encode(_spoken(card.transcript)), key)
+            self._store.add_prompt(card, made)
+            return made
+
+        return self._prompts.get(key, make)
+
     def _key(self, *parts: str) -> str:
         limits = (f"{self._config.min_reference_s:g}", f"{self._config.max_reference_s:g}")
-        return hashlib.sha256("\0".join((_RECIPE, *parts, *limits)).encode()).hexdigest()
+        return hashlib.sha256("\0".join((_RECIPE, self._front_end, *parts, *limits)).encode()).hexdigest()
 
     def _clip_voice(self, audio: bytes, audio_hash: str, transcript: str) -> VoicePrompt:
         """The prompt of a clip, from the cache if it was ever made of the same bytes and words."""
@@ -146,6 +192,18 @@ def _words(transcript: str) -> str:
 def _spoken(transcript: str) -> str:
     """A transcript as it was said: figures and signs in words, and an end to the sentence."""
     return normalize(clean(transcript)).text.replace("\n", " ")
+
+
+def _hash_of_files(paths: Iterable[Path]) -> str:
+    """Hex digest of the contents of those files that exist; half a second for the published ones (BLAKE2b)."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in paths:
+        if not path.is_file():
+            continue
+        with path.open("rb") as file:
+            while block := file.read(2**20):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def _speaker_prompt(voice: SpeakerVoice) -> VoicePrompt:

@@ -13,6 +13,8 @@ from serve_app.errors import CheckpointError
 from serve_app.messages import Int32Array
 
 FOLDER = "CosyVoice-BlankEN"
+VOCABULARY = tuple(f"{FOLDER}/{name}" for name in ("tokenizer.json", "vocab.json", "merges.txt"))
+"""The files that decide which ids a text has; a checkpoint has the first, or the two others."""
 END_OF_PROMPT = "<|endofprompt|>"
 SPEECH_TAGS = (
     "[breath]",

@@ -15,6 +15,7 @@ import yaml
 
 from serve_app.errors import CheckpointError, VoiceNotFound
 from serve_app.messages import Float32Array, VoiceInfo
+from serve_app.preprocess.voice_name import name_key
 
 DEFAULT_VOICE = "default"
 SPEAKERS_FILE = "spk2info.npz"
@@ -61,6 +62,14 @@ class Voices:
     def infos(self) -> tuple[VoiceInfo, ...]:
         """What a listing says, by name."""
         return tuple(sorted((v.info for v in self._voices), key=lambda info: info.name))
+
+    def has(self, name: str) -> bool:
+        """Whether `find` finds it."""
+        return name in self._by_name
+
+    def holds(self, name: str) -> bool:
+        """Whether a built-in voice has that id or name, in whatever case: nobody else may have it."""
+        return name_key(name) in {name_key(known) for known in self._by_name}
 
     def find(self, name: str) -> Voice:
         """The voice of that id or name. Raises VoiceNotFound."""
