@@ -8,6 +8,7 @@ from torch import Tensor
 
 from serve_app.model.kv_cache import KVCache
 from serve_app.model.language_model import LanguageModel
+from serve_app.synthesis.guards import is_stuck
 from serve_app.synthesis.sampling import Sampler, uniforms
 from serve_app.synthesis.stream import SpeechStream
 
@@ -80,7 +81,7 @@ class LanguageStage:
                 self._end(stream)
                 continue
             stream.tokens.append(token)
-            if len(stream.tokens) >= stream.max_tokens:
+            if len(stream.tokens) >= stream.max_tokens or is_stuck(stream.tokens):
                 self._end(stream)
 
     def _end(self, stream: SpeechStream) -> None:
