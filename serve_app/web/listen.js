@@ -59,6 +59,7 @@ export class ListenPanel extends EventTarget {
   toggle() {
     if (this.isPlaying && !this.player.blocked) this.player.stop();
     else if (this.take?.numSamples) this.player.play(this.take);
+    this.render();
   }
 
   /** @param {number} timeS */
@@ -66,6 +67,7 @@ export class ListenPanel extends EventTarget {
     if (!this.take?.numSamples) return;
     const last = Math.max(0, this.take.numSamples - 1);
     this.player.play(this.take, Math.max(0, Math.min(last, Math.round(timeS * SAMPLE_RATE_HZ))));
+    this.render();
   }
 
   /** @param {KeyboardEvent} event */

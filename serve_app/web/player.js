@@ -9,7 +9,7 @@ const PUSH_SAMPLES = 0.2 * SAMPLE_RATE_HZ;
 /** How long an idle context stays awake: it costs power, and waking takes a moment. */
 const REST_AFTER_MS = 10_000;
 /** How long a context may take to run before the page says that the browser holds the sound back. */
-const BLOCKED_AFTER_MS = 1500;
+const BLOCKED_AFTER_MS = 1000;
 
 /** Sends one message to the ring. @typedef {(message: object, transfer?: Transferable[]) => void} Post */
 

@@ -134,8 +134,8 @@ export class TakeList {
   }
 
   hear(take, sample) {
-    this.studio.listen.show(take);
     this.studio.player.play(take, Math.min(sample, Math.max(0, take.numSamples - 1)));
+    this.studio.listen.show(take);
   }
 
   /** From one of two takes to the other, at the same second. */

@@ -1,15 +1,19 @@
 """The ring buffer alone, block by block: no audio thread, no clock."""
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, Page
 
-from tests.web.conftest import Studio
+from tests.api.live import listening
+from tests.web.server import StudioServer
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 SETUP = """async () => {
-  const { Ring } = await import("./studio/ring.js");
+  const { Ring } = await import("/studio/ring.js");
   const reports = [];
   const ring = new Ring({ ringSamples: 4800, prebufferSamples: 2400 }, (report) => reports.push(report));
   const block = () => { const output = new Float32Array(128); ring.render(output, 0); return output; };
@@ -23,13 +27,23 @@ SETUP = """async () => {
 }"""
 
 
-async def run(studio: Studio, body: str) -> Any:
-    return await studio.page.evaluate(SETUP.replace("BODY", body))
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def bare(browser: Browser) -> AsyncIterator[Page]:
+    """A page of the server without the studio in it."""
+    async with listening(StudioServer().app()) as port:
+        page = await browser.new_page()
+        await page.goto(f"http://127.0.0.1:{port}/ready")
+        yield page
+        await page.close()
 
 
-async def test_it_wraps_many_times_without_losing_or_repeating_a_sample(studio: Studio) -> None:
+async def run(bare: Page, body: str) -> Any:
+    return await bare.evaluate(SETUP.replace("BODY", body))
+
+
+async def test_it_wraps_many_times_without_losing_or_repeating_a_sample(bare: Page) -> None:
     result = await run(
-        studio,
+        bare,
         """
         const total = 48000, heard = [];
         for (let sent = 0; heard.length < total;) {
@@ -48,26 +62,26 @@ async def test_it_wraps_many_times_without_losing_or_repeating_a_sample(studio: 
     assert result == [48000, 0, ["started", "ended"], 48000, 0, 0]
 
 
-async def test_it_waits_for_the_prebuffer_or_the_end(studio: Studio) -> None:
-    result = await run(studio, "ones(2399); const before = sound(block()); ones(1); return [before, sound(block())];")
+async def test_it_waits_for_the_prebuffer_or_the_end(bare: Page) -> None:
+    result = await run(bare, "ones(2399); const before = sound(block()); ones(1); return [before, sound(block())];")
     assert result == [0, 128]
-    assert await run(studio, "ones(100); end(); return [sound(block()), types()];") == [100, ["started", "ended"]]
-    assert await run(studio, "end(); return [sound(block()), types()];") == [0, ["ended"]]
+    assert await run(bare, "ones(100); end(); return [sound(block()), types()];") == [100, ["started", "ended"]]
+    assert await run(bare, "end(); return [sound(block()), types()];") == [0, ["ended"]]
 
 
-async def test_a_pause_is_an_underrun_only_if_more_sound_follows(studio: Studio) -> None:
+async def test_a_pause_is_an_underrun_only_if_more_sound_follows(bare: Page) -> None:
     starved = "ones(2400); for (let i = 0; i < 30; i++) block();"
-    assert await run(studio, starved + "end(); block(); return [reports.at(-1).underruns, types()];") == [
+    assert await run(bare, starved + "end(); block(); return [reports.at(-1).underruns, types()];") == [
         0,
         ["started", "ended"],
     ]
     more = starved + "ones(100); const early = sound(block()); ones(2300); block(); ring.report('report');"
-    assert await run(studio, more + "return [early, reports.at(-1).underruns, reports.at(-1).played];") == [0, 1, 2528]
+    assert await run(bare, more + "return [early, reports.at(-1).underruns, reports.at(-1).played];") == [0, 1, 2528]
 
 
-async def test_a_halt_fades_within_one_block_and_forgets_the_rest(studio: Studio) -> None:
+async def test_a_halt_fades_within_one_block_and_forgets_the_rest(bare: Page) -> None:
     result = await run(
-        studio,
+        bare,
         """
         ones(4800);
         block();

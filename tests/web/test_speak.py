@@ -87,7 +87,7 @@ async def test_sound_that_the_browser_holds_back_is_explained_and_played_on_dema
         )
         page = await context.new_page()
         await page.goto(f"http://127.0.0.1:{port}/")
-        await asyncio.sleep(2.5)
+        await asyncio.sleep(2)
         studio = Studio(page, server, "")
         assert await studio.stage() == "The browser holds the sound back. Press Play to hear it."
         assert await studio.listen("played") == "0"
