@@ -195,12 +195,16 @@ def roman(m: re.Match[str]) -> str | None:
 
 
 def letters_and_digits(m: re.Match[str]) -> str:
-    """BA2490, MP3, 4B: short numbers whole, longer ones digit by digit."""
+    """BA2490, MP3, 4B, python3.12: short numbers whole, longer ones digit by digit."""
 
-    def words(digits: str) -> str:
-        return cardinal(int(digits)) if len(digits) <= 2 and digits[0] != "0" else spelled(digits)
+    def words(part: str) -> str:
+        if part[0].isalpha():
+            return part
+        if "." in part:
+            return " point ".join(cardinal(int(p)) for p in part.split("."))
+        return cardinal(int(part)) if len(part) <= 2 and part[0] != "0" else spelled(part)
 
-    return " ".join(words(part) if part.isdigit() else part for part in re.findall(r"[A-Za-z]+|\d+", m.group()))
+    return " ".join(words(part) for part in re.findall(r"[A-Za-z]+|\d+(?:\.\d+)*", m.group()))
 
 
 def dotted(m: re.Match[str]) -> str:
