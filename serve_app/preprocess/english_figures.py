@@ -24,6 +24,12 @@ def race_time(m: re.Match[str]) -> str:
     return f"{cardinal(int(m[1]))} {'oh ' if m[2][0] == '0' else ''}{cardinal(int(m[2]))} point {spelled(m[3])}"
 
 
+def hours_and_minutes(m: re.Match[str]) -> str:
+    """2h 15m."""
+    hours, minutes = int(m[1]), int(m[2])
+    return f"{cardinal(hours)} hour{'s' * (hours != 1)} {cardinal(minutes)} minute{'s' * (minutes != 1)}"
+
+
 def day_range(m: re.Match[str]) -> str:
     """Mon-Fri."""
     names = {name[:3]: name for name in _DAY_NAMES.split()}
