@@ -33,6 +33,7 @@ logger = logging.getLogger("serve_app.api")
 
 MAX_TASK_CHARACTERS = 20_000
 DEFAULT_RATE_HZ = 22_050
+NORMAL_VOLUME = 50
 
 
 class Header(BaseModel):
@@ -54,7 +55,7 @@ class Parameters(BaseModel):
     sample_rate: Literal[0, 8000, 16000, 22050, 24000, 44100, 48000] | None = None
     rate: Annotated[float, Field(ge=0.5, le=2.0, allow_inf_nan=False)] = 1.0
     pitch: Annotated[float, Field(ge=1, le=1)] = 1.0
-    volume: Annotated[int, Field(ge=50, le=50)] = 50
+    volume: Annotated[int, Field(ge=0, le=100)] = NORMAL_VOLUME
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] | None = None
     instruction: SideText | None = None
 
@@ -75,11 +76,13 @@ class Command(BaseModel):
 class Task:
     """One run-task: its text, and the task that speaks it."""
 
-    def __init__(self, task_id: str, request: SpeechRequest, audio_format: AudioFormat, sample_rate_hz: int) -> None:
+    def __init__(self, task_id: str, request: SpeechRequest, parameters: Parameters) -> None:
         self.id = task_id
         self.request = request
-        self.audio_format = audio_format
-        self.sample_rate_hz = sample_rate_hz
+        wanted = parameters.format
+        self.audio_format: AudioFormat = "mp3" if wanted is None or wanted == "Default" else wanted
+        self.sample_rate_hz = parameters.sample_rate or DEFAULT_RATE_HZ
+        self.gain = parameters.volume / NORMAL_VOLUME
         self.feed = TextFeed(MAX_TASK_CHARACTERS)
         self.num_characters = 0
         self.finishing = False
@@ -161,11 +164,8 @@ class DashscopeSession:
             instructions=parameters.instruction,
             seed=parameters.seed,
         )
-        audio_format: AudioFormat = "mp3"
-        if parameters.format is not None and parameters.format != "Default":
-            audio_format = parameters.format
         request = speech_request(settings, "", self.config, self.identifier)
-        task = Task(command.header.task_id, request, audio_format, parameters.sample_rate or DEFAULT_RATE_HZ)
+        task = Task(command.header.task_id, request, parameters)
         self.task = task
         await self.frames.send(event(task.id, "task-started"))
         task.speaker = asyncio.create_task(self.speak(task))
@@ -198,7 +198,8 @@ class DashscopeSession:
         """All of a task's audio, and its end."""
         encoder = encoder_for(task.audio_format, task.sample_rate_hz)
         try:
-            async with aclosing(fed_parts(self.service, task.request, task.feed, encoder, Usage())) as parts:
+            audio = fed_parts(self.service, task.request, task.feed, encoder, Usage(), task.gain)
+            async with aclosing(audio) as parts:
                 async for part in parts:
                     await self.frames.send_audio(part)
             self.task = None

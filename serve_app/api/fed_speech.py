@@ -4,6 +4,8 @@ from collections.abc import AsyncGenerator, AsyncIterable
 from contextlib import aclosing
 from dataclasses import replace
 
+import numpy as np
+
 from serve_app.api.audio_stream import Usage, spoken_samples
 from serve_app.api.encoders import Encoder
 from serve_app.api.schema import clean_text, is_speakable
@@ -17,10 +19,12 @@ async def fed_parts(
     pieces: AsyncIterable[str],
     encoder: Encoder,
     usage: Usage,
+    gain: float = 1.0,
 ) -> AsyncGenerator[bytes, None]:
     """The parts of one file that says all pieces in order; nothing at all if none of them can be spoken.
 
-    request: all but the text. Errors: those of the service, for any piece.
+    request: all but the text. gain: factor on the samples; encoders saturate what gets too loud.
+    Errors: those of the service, for any piece.
     """
     begun = False
     async for piece in pieces:
@@ -33,6 +37,6 @@ async def fed_parts(
                 if not begun:
                     begun = True
                     yield encoder.begin()
-                yield encoder.encode(samples)
+                yield encoder.encode(samples * np.float32(gain))
     if begun:
         yield encoder.flush()

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import numpy as np
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
@@ -186,6 +187,17 @@ async def test_several_tasks_on_one_connection() -> None:
             event, audio = await raw.until("task-finished", task_id)
             assert audio == to_pcm16(service.samples)
             assert event["payload"]["usage"] == {"characters": 12}
+
+
+async def test_volume_is_a_gain() -> None:
+    service = FakeService()
+    async with by_hand(service) as raw:
+        await raw.run_task(volume=25)
+        await raw.until("task-started")
+        await raw.command("continue-task", input={"text": "Hello there."})
+        await raw.command("finish-task", input={})
+        _, audio = await raw.until("task-finished")
+    assert audio == to_pcm16(service.samples * np.float32(0.5))
 
 
 async def test_task_starts_before_any_model_work() -> None:
