@@ -55,7 +55,7 @@ class PreprocessConfig(Settings):
     """Text and reference audio, on CPU replicas."""
 
     voices_dir: Path = Path("configs/voices")
-    voice_store: str = "~/.local/share/cosyvoice-serve/voices"
+    voice_store: str = Field(default="~/.local/share/cosyvoice-serve/voices", min_length=1)
     """Registered voices: a folder, shared by all nodes if there are several, or a bucket's URL as fsspec has them."""
     min_reference_s: float = Field(default=0.5, gt=0)
     max_reference_s: float = Field(default=30.0, le=30)

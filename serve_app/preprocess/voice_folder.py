@@ -95,23 +95,16 @@ class DiskFolder:
 
     def write(self, path: str, data: bytes) -> None:
         target = self._root / path
-        staged = self._staged(data)
-        try:
+        with self._staged(data) as staged:
             _make_folder(target.parent)
             staged.replace(target)
-        except BaseException:
-            staged.unlink(missing_ok=True)
-            raise
         _sync_folder(target.parent)
 
     def create(self, path: str, data: bytes) -> None:
         target = self._root / path
-        staged = self._staged(data)
-        try:
+        with self._staged(data) as staged:
             _make_folder(target.parent)
             target.hardlink_to(staged)
-        finally:
-            staged.unlink(missing_ok=True)
         _sync_folder(target.parent)
 
     def remove(self, path: str) -> None:
@@ -135,8 +128,9 @@ class DiskFolder:
         newest: float = max(file.stat().st_mtime for file in (target, *inside))
         return time.time() - newest
 
-    def _staged(self, data: bytes) -> Path:
-        """A durable file of `data` that nobody looks for yet."""
+    @contextlib.contextmanager
+    def _staged(self, data: bytes) -> Iterator[Path]:
+        """A durable file of `data` that nobody looks for; afterwards that name of it is gone."""
         staged = self._root / STAGING / secrets.token_hex(16)
         _make_folder(staged.parent)
         try:
@@ -144,10 +138,9 @@ class DiskFolder:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-        except BaseException:
+            yield staged
+        finally:
             staged.unlink(missing_ok=True)
-            raise
-        return staged
 
 
 def _make_folder(folder: Path) -> None:
