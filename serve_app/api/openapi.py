@@ -92,7 +92,11 @@ def speech_operation() -> Json:
 
 def compat_operation(required: tuple[str, ...], texts: tuple[str, ...], file: str | None) -> Json:
     answers = audio_answer("audio/pcm") | errors(400, 403, 408, 413, 415, 429, 503)
-    return operation("CosyVoice's own endpoint", answers, requestBody=form_of(required, texts, file))
+    return operation(
+        "CosyVoice's own endpoint; a GET with the same form works too",
+        answers,
+        requestBody=form_of(required, texts, file),
+    )
 
 
 def describe(config: ApiConfig) -> Json:
