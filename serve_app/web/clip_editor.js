@@ -50,6 +50,8 @@ export class ClipEditor extends EventTarget {
     forget.append(icon("remove"), say("clip.forget"));
     this.waveform.root.append(...Object.values(this.shades), ...Object.values(this.handles));
     this.transcript = this.field("clip.transcript", element("textarea", { rows: 2, maxlength: 1000 }));
+    const choices = ["auto", "on", "off"].map((value) => element("option", { value }, say(`clip.denoise.${value}`)));
+    this.denoise = this.field("clip.denoise", element("select", {}, ...choices));
     this.transcript.input.addEventListener("input", () => this.dispatchEvent(new Event("change")));
     this.root = element(
       "div",
@@ -61,6 +63,9 @@ export class ClipEditor extends EventTarget {
       this.transcript.label,
       this.transcript.input,
       element("p", { class: "hint" }, say("clip.transcript.hint")),
+      this.denoise.label,
+      this.denoise.input,
+      element("p", { class: "hint" }, say("clip.denoise.hint")),
       this.keeping(),
       this.report,
     );
@@ -79,14 +84,12 @@ export class ClipEditor extends EventTarget {
 
   keeping() {
     this.voiceName = this.field("keep.name", element("input", { type: "text", maxlength: 64, autocomplete: "off" }));
-    const choices = ["auto", "on", "off"].map((value) => element("option", { value }, say(`keep.denoise.${value}`)));
-    this.denoise = this.field("keep.denoise", element("select", {}, ...choices));
     this.consent = this.tick("keep.consent");
     this.keepButton = element("button", { type: "button", onclick: () => this.keep() }, say("keep.button"));
     const legend = element("legend", {}, say("keep"));
-    const { voiceName, denoise, consent, keepButton, state } = this;
-    const fields = [voiceName.label, voiceName.input, denoise.label, denoise.input, consent.label];
-    return element("fieldset", { class: "keep" }, legend, ...fields, keepButton, state);
+    const { voiceName, consent, keepButton, state } = this;
+    const rows = [voiceName.label, voiceName.input, consent.label, keepButton, state];
+    return element("fieldset", { class: "keep" }, legend, ...rows);
   }
 
   /** @param {"start" | "end"} which */
@@ -135,11 +138,12 @@ export class ClipEditor extends EventTarget {
     return say("voices.clip.about", { duration: seconds(this.endS - this.startS) });
   }
 
-  /** @returns {{file: Blob, base64: string, transcript: string}} */
+  /** @returns {import("./take.js").Attachment} */
   attachment() {
     const samples = this.chosen;
     const encoded = base64(wavBytes(samples, SAMPLE_RATE_HZ));
-    return { file: wavFile(samples, SAMPLE_RATE_HZ), base64: encoded, transcript: this.words };
+    const file = wavFile(samples, SAMPLE_RATE_HZ);
+    return { file, base64: encoded, transcript: this.words, denoise: this.denoise.input.value };
   }
 
   get words() {

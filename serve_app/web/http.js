@@ -74,9 +74,13 @@ export function speechBody(take, format) {
   const body = { ...rest, response_format: format, sample_rate: SAMPLE_RATE_HZ };
   if (instructions) body.instructions = instructions;
   if (!take.clip) return { ...body, voice };
-  body.ref_audio = `data:audio/wav;base64,${take.clip.base64}`;
-  if (take.clip.transcript) body.ref_text = take.clip.transcript;
-  return body;
+  return { ...body, ...clipFields(take.clip) };
+}
+
+/** A clip in the fields of a request. @param {import("./take.js").Attachment} clip */
+export function clipFields({ base64, transcript, denoise }) {
+  const fields = { ref_audio: `data:audio/wav;base64,${base64}`, denoise };
+  return transcript ? { ...fields, ref_text: transcript } : fields;
 }
 
 /** @param {object} body @param {AbortSignal} [signal] */

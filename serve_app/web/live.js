@@ -1,7 +1,7 @@
 // Live mode: text leaves phrase by phrase over a WebSocket, sound comes back at once, Esc interrupts.
 
 import { byId, element, icon } from "./dom.js";
-import { address, apiKey, Fault, request } from "./http.js";
+import { address, apiKey, clipFields, Fault, request } from "./http.js";
 import { faultInWords, say } from "./language.js";
 import { PcmReader, SAMPLE_RATE_HZ } from "./pcm.js";
 
@@ -110,7 +110,7 @@ export class LiveView {
       sample_rate: SAMPLE_RATE_HZ,
       speed: options.speed,
       ...(options.instructions && { instructions: options.instructions }),
-      ...(attachment && { ref_audio: `data:audio/wav;base64,${attachment.base64}`, ref_text: attachment.transcript }),
+      ...(attachment && clipFields(attachment)),
     };
   }
 

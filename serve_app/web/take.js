@@ -7,6 +7,11 @@ import { Peaks, SAMPLE_RATE_HZ, toFloat, wavFile } from "./pcm.js";
  * @typedef {{input: string, voice: string, seed: number, speed: number, instructions: string}} Order
  */
 
+/**
+ * A reference clip, as it goes with a take.
+ * @typedef {{file: Blob, base64: string, transcript: string, denoise: "auto" | "on" | "off"}} Attachment
+ */
+
 /** @typedef {"waiting" | "receiving" | "complete" | "stopped" | "failed"} TakeState */
 
 /** Fires "grow" when samples were added and "change" when anything else did. Times are `performance.now()` ms. */
@@ -14,8 +19,7 @@ export class Take extends EventTarget {
   /**
    * @param {Order} order
    * @param {{
-   *   voiceLabel: string, clip?: {file: Blob, base64: string, transcript: string} | null,
-   *   startedAt: number, typed?: boolean,
+   *   voiceLabel: string, clip?: Attachment | null, startedAt: number, typed?: boolean,
    * }} about typed: its text came bit by bit, so the time it took says nothing of the server
    */
   constructor(order, { voiceLabel, clip = null, startedAt, typed = false }) {

@@ -174,8 +174,10 @@ function pictureOf(take, listen) {
 /** What two takes differ in. @returns {[string, [string, string]][]} */
 function factsOf(a, b) {
   const both = (value) => [value(a), value(b)];
+  const denoise = both(({ clip }) => (clip ? say(`clip.denoise.${clip.denoise}`) : say("compare.none")));
   return [
     ["compare.voice", both((take) => take.voiceLabel)],
+    ...(a.clip || b.clip ? [["clip.denoise", denoise]] : []),
     ["compare.speed", both((take) => `${take.order.speed.toFixed(2)}×`)],
     ["compare.instructions", both((take) => take.order.instructions || say("compare.none"))],
     ["compare.seed", both((take) => String(take.order.seed))],

@@ -72,16 +72,19 @@ def clip_file(name: str, samples: Int16Array) -> FilePayload:
 @dataclass
 class StudioServer:
     """samples: what every request gets, `part_bytes` at a time (odd, so that samples are torn apart), with `pause_s`
-    before each part but the first. break_after: parts after which the body breaks. error: raised instead of an answer.
-    keeps_voices: whether voices can be registered.
+    before each part but the first. hold_after: parts after which it waits for `released`. break_after: parts after
+    which the body breaks. error: raised instead of an answer. keeps_voices: whether voices can be registered.
 
-    requests, closed: bodies seen, and how many streams ended before their last part.
+    requests, uploads, messages: what came over HTTP, as files and over the WebSocket. finished, closed: streams that
+    reached their last part, and that did not.
     """
 
     samples: Int16Array = field(default_factory=lambda: noise(0.8))
     part_bytes: int = 4801
     pause_s: float = 0.0
     first_pause_s: float = 0.0
+    hold_after: int | None = None
+    released: asyncio.Event = field(default_factory=asyncio.Event)
     break_after: int | None = None
     error: Exception | None = None
     keeps_voices: bool = True
@@ -146,6 +149,8 @@ class StudioServer:
             for index, start in enumerate(range(0, len(data), self.part_bytes)):
                 if index == self.break_after:
                     raise GenerationFailed("The model stopped.")
+                if index == self.hold_after:
+                    await self.released.wait()
                 if index:
                     await asyncio.sleep(self.pause_s)
                 yield data[start : start + self.part_bytes]
