@@ -13,20 +13,33 @@ import urllib.request
 from enum import Enum
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 import yaml
-from rich.console import Console
+
+from serve_app.download_command import download
+from serve_app.loadtest.command import loadtest, loadtest_compare
+from serve_app.say_command import say
+from serve_app.terminal import EXIT_CODES, err, fail
+from serve_app.voices_command import voices
+
+if TYPE_CHECKING:
+    from serve_app.schema_faults import Finding
 
 app = typer.Typer(
     name="cosyserve",
     help="CosyVoice2 text-to-speech as a service.",
+    epilog=EXIT_CODES,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-err = Console(stderr=True, highlight=False)
+app.command("say")(say)
+app.add_typer(voices)
+app.command("download")(download)
+app.command("loadtest")(loadtest)
+app.command("loadtest-compare")(loadtest_compare)
 
 # Read by Ray when it is imported; what the user has set stays.
 _RAY_ENVIRONMENT = {
@@ -90,7 +103,8 @@ def serve(
 ) -> None:
     """Starts a Ray of its own on this machine, runs `serve run CONFIG` in it, and says when it is ready.
 
-    Ctrl-C ends everything it started and nothing else. To use a cluster that is already there, call `serve run` itself.
+    What `cosyserve check` would find ends it before anything starts. Ctrl-C ends everything it started and nothing
+    else. To use a cluster that is already there, call `serve run` itself.
 
     Example: cosyserve serve configs/local.yaml --port 8080
     """
@@ -103,13 +117,70 @@ def serve(
     require_free(address)
 
     os.environ.pop("RAY_ADDRESS", None)
-    for name, value in _RAY_ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    set_ray_environment()
+    require_sound(config)
     signal.signal(signal.SIGTERM, interrupt)
     with tempfile.TemporaryDirectory(prefix="cosyserve-") as scratch:
         effective = Path(scratch) / config.name
         effective.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
         run_service(effective, address)
+
+
+@app.command()
+def check(
+    configs: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Serve YAMLs, or RayService manifests.")],
+    files: Annotated[bool, typer.Option(help="Look for the checkpoint and the other files that it names.")] = True,
+) -> None:
+    """Names every misspelt key, impossible value and missing file of a Serve YAML, all at once, and starts nothing.
+
+    Ray Serve itself ignores keys that it does not know. Findings go to stdout, one a line; warnings alone do not fail.
+    Paths are relative to this folder, as they are for `serve run`.
+
+    Example: cosyserve check configs/local.yaml
+
+    Exit status: 0 sound, 1 faults were found or a file cannot be read, 2 wrong usage.
+    """
+    set_ray_environment()
+    num_faults = 0
+    for config in configs:
+        for finding in findings_in(config, files):
+            num_faults += finding.is_fault
+            typer.echo(f"{config}: {'' if finding.is_fault else 'warning: '}{finding}")
+    if num_faults:
+        fail(f"{num_faults} fault{'s' if num_faults > 1 else ''} found")
+    err.print(f"{', '.join(map(str, configs))}: sound", markup=False, soft_wrap=True)
+
+
+def findings_in(config: Path, look_at_files: bool) -> "list[Finding]":
+    """What the strict check says of a file; ends with one clear line if it cannot be read."""
+    from ray.runtime_env import RuntimeEnv
+    from ray.serve.schema import ServeDeploySchema
+
+    from serve_app.yaml_check import Checker, this_machine
+
+    known = frozenset(key for key in RuntimeEnv.known_fields if not key.startswith("_"))
+    try:
+        return Checker(ServeDeploySchema, known, this_machine(), look_at_files).check_file(config)
+    except OSError as error:
+        fail(f"cannot read {config}: {error.strerror}")
+    except UnicodeDecodeError:
+        fail(f"{config} is not UTF-8 text")
+
+
+def require_sound(config: Path) -> None:
+    """Prints what the strict check finds; ends here if there is a fault."""
+    findings = findings_in(config, look_at_files=True)
+    for finding in findings:
+        line = f"{config}: {'' if finding.is_fault else 'warning: '}{finding}"
+        err.print(line, style="red" if finding.is_fault else "yellow", markup=False, soft_wrap=True)
+    if any(finding.is_fault for finding in findings):
+        fail(f"{config} is not sound; nothing was started")
+
+
+def set_ray_environment() -> None:
+    """To be called before Ray is imported."""
+    for name, value in _RAY_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
 
 
 def run_service(config: Path, address: tuple[str, int]) -> None:
@@ -186,12 +257,6 @@ def require_free(address: tuple[str, int]) -> None:
 
 def interrupt(signum: int, frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
-
-
-def fail(message: str) -> NoReturn:
-    """One line on stderr and exit status 1."""
-    err.print(f"cosyserve: {message}", style="red", markup=False, soft_wrap=True)
-    raise typer.Exit(1)
 
 
 if __name__ == "__main__":
