@@ -71,7 +71,7 @@ def main() -> None:
     at_16_khz = clip.resampled(16_000).samples
 
     def text_work(text: str) -> object:
-        pieces = split(normalize(clean(text)), tokenizer.count, 80)
+        pieces = split(normalize(clean(text)), tokenizer.spans, 80)
         return [tokenizer.encode(piece.text) for piece in pieces]
 
     def request(text: str) -> object:

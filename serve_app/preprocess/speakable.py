@@ -46,7 +46,7 @@ def speakable(text: str, normalized: bool, tokenizer: Tokenizer, max_tokens: int
     for passage in script.passages:
         waiting_s += passage.pause_before_s
         words = normalize(passage.text, whole) if normalized else passage.text
-        for piece in split(words, tokenizer.count, max_tokens, starts_speech=not pieces):
+        for piece in split(words, tokenizer.spans, max_tokens, starts_speech=not pieces):
             ids = tokenizer.encode(piece.text)
             if len(ids):
                 pieces.append(SpeakablePiece(ids, piece.start, piece.end, waiting_s))

@@ -13,11 +13,14 @@ from serve_app.preprocess.aligned_text import AlignedText
 from serve_app.preprocess.breaks import Break, find_breaks
 from serve_app.preprocess.normalize import is_speakable
 
-CountTokens = Callable[[str], int]
+SpanCount = Callable[[int, int], int]
+Measure = Callable[[str], SpanCount]
+"""From a text to a function that counts the tokens of its parts [start, end): nearly, and of the whole exactly."""
 
 _JOIN_SHARE = 0.75
 """Sentences are joined up to this share of the maximum; a longer piece gains nothing in flow."""
 _FIRST_SHARE = 0.35
+_CLOSE_SHARE = 0.85
 _SHORT_TOKENS = 8
 """A piece this short is spoken badly alone: it is joined to a neighbour, across a line end too."""
 
@@ -35,9 +38,7 @@ class Piece:
     end: int
 
 
-def split(
-    aligned: AlignedText, count_tokens: CountTokens, max_tokens: int, starts_speech: bool = True
-) -> tuple[Piece, ...]:
+def split(aligned: AlignedText, measure: Measure, max_tokens: int, starts_speech: bool = True) -> tuple[Piece, ...]:
     """Pieces in order, each of at most `max_tokens` tokens and speakable.
 
     starts_speech: a listener waits for the first piece, so it is short.
@@ -48,20 +49,36 @@ def split(
     if not is_speakable(text):
         raise EmptyInput("The text holds nothing that can be spoken.")
     breaks = find_breaks(text)
+    tokens = _Tokens(text, measure)
     atoms: list[_Atom] = []
     for start, end, line_end in _sentences(text, breaks):
-        for first, last in _fitting(
-            text, start, end, breaks, count_tokens, max_tokens, leading=starts_speech and not atoms
-        ):
-            atoms.append(_Atom(first, last, count_tokens(text[first:last].strip()), line_end and last == end))
+        for first, last in _fitting(text, start, end, breaks, tokens, max_tokens, starts_speech and not atoms):
+            atoms.append(_Atom(first, last, tokens.near(first, last), line_end and last == end))
     pieces = []
-    for start, end in _joined(text, atoms, count_tokens, max_tokens, starts_speech):
+    for start, end in _joined(text, atoms, tokens, max_tokens, starts_speech):
         body = text[start:end]
         first, last = start + len(body) - len(body.lstrip()), start + len(body.rstrip())
         if is_speakable(body):
             span = aligned.span(first, last)
             pieces.append(Piece(" ".join(text[first:last].split("\n")), *span))
     return tuple(pieces)
+
+
+class _Tokens:
+    """Counts the tokens of parts of a text, encoding it once."""
+
+    def __init__(self, text: str, measure: Measure) -> None:
+        self._text = text
+        self._measure = measure
+        self.near: SpanCount = measure(text)
+
+    def fit(self, start: int, end: int, max_tokens: int) -> bool:
+        """Whether a part has at most `max_tokens`; where it is close, the part alone is asked."""
+        num_tokens = self.near(start, end)
+        if num_tokens > max_tokens or num_tokens + 2 < _CLOSE_SHARE * max_tokens:
+            return num_tokens <= max_tokens
+        part = self._text[start:end].strip()
+        return self._measure(part)(0, len(part)) <= max_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +108,7 @@ def _fitting(
     start: int,
     end: int,
     breaks: dict[int, Break],
-    count_tokens: CountTokens,
+    tokens: _Tokens,
     max_tokens: int,
     leading: bool,
 ) -> list[tuple[int, int]]:
@@ -99,27 +116,25 @@ def _fitting(
 
     leading: the first sound waits for this sentence, so a long one is cut early, at a clause if there is one.
     """
-    num_tokens = count_tokens(text[start:end].strip())
+    num_tokens = tokens.near(start, end)
     if leading and num_tokens > max_tokens // 2:
-        early = _early_clause(text, start, end, breaks, count_tokens, max_tokens // 2)
+        early = _early_clause(text, start, end, breaks, tokens, max_tokens // 2)
         if early:
-            return [(start, early), *_fitting(text, early, end, breaks, count_tokens, max_tokens, False)]
-    if num_tokens <= max_tokens:
+            return [(start, early), *_fitting(text, early, end, breaks, tokens, max_tokens, False)]
+    if tokens.fit(start, end, max_tokens) or end - start < 2:
         return [(start, end)]
     middle = _best_cut(text, start, end, breaks)
     return [
-        *_fitting(text, start, middle, breaks, count_tokens, max_tokens, leading),
-        *_fitting(text, middle, end, breaks, count_tokens, max_tokens, False),
+        *_fitting(text, start, middle, breaks, tokens, max_tokens, leading),
+        *_fitting(text, middle, end, breaks, tokens, max_tokens, False),
     ]
 
 
-def _early_clause(
-    text: str, start: int, end: int, breaks: dict[int, Break], count_tokens: CountTokens, limit: int
-) -> int | None:
+def _early_clause(text: str, start: int, end: int, breaks: dict[int, Break], tokens: _Tokens, limit: int) -> int | None:
     """The end of the last clause that leaves at most `limit` tokens before it, and enough to be spoken well."""
     best = None
     for place in sorted(p for p, kind in breaks.items() if start < p < end and kind is Break.CLAUSE):
-        num_tokens = count_tokens(text[start:place])
+        num_tokens = tokens.near(start, place)
         if num_tokens > limit:
             break
         if num_tokens >= _SHORT_TOKENS:
@@ -140,18 +155,18 @@ def _best_cut(text: str, start: int, end: int, breaks: dict[int, Break]) -> int:
 
 
 def _joined(
-    text: str, atoms: list[_Atom], count_tokens: CountTokens, max_tokens: int, starts_speech: bool
+    text: str, atoms: list[_Atom], tokens: _Tokens, max_tokens: int, starts_speech: bool
 ) -> Iterator[tuple[int, int]]:
     """Neighbouring atoms joined: the first piece short, the others up to `_JOIN_SHARE`, too short ones always."""
     pieces: list[_Atom] = []
     for index, atom in enumerate(atoms):
         if pieces:
             last = pieces[-1]
-            both = count_tokens(text[last.start : atom.end].strip())
+            both = tokens.near(last.start, atom.end)
             limit = max_tokens * (_FIRST_SHARE if starts_speech and len(pieces) == 1 else _JOIN_SHARE)
             tail = index == len(atoms) - 1 and atom.num_tokens < _SHORT_TOKENS
             tiny = tail or last.num_tokens < _SHORT_TOKENS or not is_speakable(text[atom.start : atom.end])
-            if both <= max_tokens and (tiny or (both <= limit and not last.ends_line)):
+            if (tiny or (both <= limit and not last.ends_line)) and tokens.fit(last.start, atom.end, max_tokens):
                 pieces[-1] = _Atom(last.start, atom.end, both, atom.ends_line)
                 continue
         pieces.append(atom)

@@ -1,6 +1,10 @@
 """Text to token ids with the tokenizer of a checkpoint directory: Qwen2's byte-level BPE and CosyVoice2's own tags."""
 
 import json
+from bisect import bisect_left
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,9 @@ from serve_app.errors import CheckpointError
 from serve_app.messages import Int32Array
 
 FOLDER = "CosyVoice-BlankEN"
+SpanCount = Callable[[int, int], int]
+"""From [start, end) in a text to about how many tokens stand there."""
+_REMEMBERED_TEXTS, _REMEMBERED_LENGTH = 1024, 1000
 VOCABULARY = tuple(f"{FOLDER}/{name}" for name in ("tokenizer.json", "vocab.json", "merges.txt"))
 """The files that decide which ids a text has; a checkpoint has the first, or the two others."""
 END_OF_PROMPT = "<|endofprompt|>"
@@ -44,12 +51,21 @@ _WORDS = Regex(
 )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Encoding:
+    """ids: int32 [T]. starts: for each, the character of the text where it begins, in rising order."""
+
+    ids: Int32Array
+    starts: list[int]
+
+
 class Tokenizer:
     """Encodes text as upstream's `CosyVoice2Tokenizer` does on the same files. Safe to share between threads."""
 
     def __init__(self, backend: Backend) -> None:
         backend.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in SPECIAL_TOKENS])
         self._backend = backend
+        self._remembered = lru_cache(maxsize=_REMEMBERED_TEXTS)(self._encode)
         self.end_of_prompt_id: int = backend.token_to_id(END_OF_PROMPT) or 0
 
     @classmethod
@@ -78,12 +94,26 @@ class Tokenizer:
         return max(self._backend.get_vocab(with_added_tokens=True).values()) + 1
 
     def encode(self, text: str) -> Int32Array:
-        """int32 [T], T = 0 for an empty text. Tags and control tokens in the text become their own ids."""
-        return np.asarray(self._backend.encode(text).ids, dtype=np.int32)
+        """int32 [T], T = 0 for an empty text; not writable. Tags and control tokens become their own ids."""
+        return self._encoding(text).ids
 
-    def count(self, text: str) -> int:
-        """Number of ids that `encode` would give."""
-        return len(self._backend.encode(text).ids)
+    def _encoding(self, text: str) -> _Encoding:
+        return self._remembered(text) if len(text) <= _REMEMBERED_LENGTH else self._encode(text)
+
+    def _encode(self, text: str) -> _Encoding:
+        encoding = self._backend.encode(text)
+        ids = np.asarray(encoding.ids, dtype=np.int32)
+        ids.flags.writeable = False
+        return _Encoding(ids, sorted(start for start, _ in encoding.offsets))
+
+    def spans(self, text: str) -> SpanCount:
+        """About how many ids any part [start, end) of a text has, for one encoding of the whole.
+
+        A tokenizer may take 40 ms for a single word (one with a pronunciation lexicon does), so a splitter must not
+        ask for each part. At a part's edges it may be one or two off.
+        """
+        starts = self._encoding(text).starts
+        return lambda start, end: bisect_left(starts, end) - bisect_left(starts, start)
 
     def decode(self, ids: Int32Array) -> str:
         """The text of ids, special tokens included."""

@@ -10,7 +10,7 @@ import pytest
 from serve_app.errors import EmptyInput
 from serve_app.preprocess.breaks import Break, find_breaks
 from serve_app.preprocess.normalize import clean
-from serve_app.preprocess.split import Piece, split
+from serve_app.preprocess.split import Piece, SpanCount, split
 
 
 def count_words_and_han(text: str) -> int:
@@ -18,12 +18,16 @@ def count_words_and_han(text: str) -> int:
     return len(re.findall(r"[A-Za-z0-9']+|[^\sA-Za-z0-9']", text))
 
 
+def measure(text: str) -> SpanCount:
+    return lambda start, end: count_words_and_han(text[start:end].strip())
+
+
 def cut(text: str, max_tokens: int = 20) -> list[str]:
     return [piece.text for piece in pieces(text, max_tokens)]
 
 
 def pieces(text: str, max_tokens: int = 20) -> tuple[Piece, ...]:
-    return split(clean(text), count_words_and_han, max_tokens)
+    return split(clean(text), measure, max_tokens)
 
 
 FILLER = "These eleven words stand here to fill up a whole piece."
@@ -133,7 +137,7 @@ def test_short_sentences_are_never_alone() -> None:
 
 def test_words_are_cut_only_when_nothing_else_helps() -> None:
     assert all(set(p) == {"x"} for p in cut("x" * 4000)) or len(cut("x" * 4000)) == 1
-    got = split(clean("字" * 333), len, 20)
+    got = split(clean("字" * 333), lambda _: lambda start, end: end - start, 20)
     assert max(len(p.text) for p in got) <= 20
     assert sum(len(p.text) for p in got) == 333
 

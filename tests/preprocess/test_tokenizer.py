@@ -1,5 +1,6 @@
 """Our tokenizer against transformers', set up as upstream sets it up, on the same files."""
 
+import itertools
 import json
 import random
 from pathlib import Path
@@ -68,7 +69,7 @@ def test_ids_equal_those_of_upstream(frontend: Path) -> None:
         got = ours.encode(text)
         assert got.dtype == np.int32
         assert got.tolist() == expected, repr(text)
-        assert ours.count(text) == len(expected)
+        assert ours.spans(text)(0, len(text)) == len(expected)
 
 
 def test_a_tokenizer_json_gives_the_same_ids(frontend: Path, tmp_path: Path) -> None:
@@ -96,8 +97,26 @@ def test_text_survives_a_round_trip(frontend: Path) -> None:
     assert ours.decode(ours.encode(text)) == text
 
 
+def test_parts_of_a_text_are_counted_from_one_encoding(frontend: Path) -> None:
+    ours = Tokenizer.from_checkpoint(frontend)
+    text = "Hello there, how are you? [laughter] 你好，今天天气怎么样？ Fine 😀, thanks."
+    count = ours.spans(text)
+    edges = [0, *(i for i, character in enumerate(text) if character == " "), len(text)]
+    for start, end in itertools.combinations(edges, 2):
+        assert abs(count(start, end) - len(ours.encode(text[start:end].strip()))) <= 3, text[start:end]
+    assert sum(count(a, b) for a, b in itertools.pairwise(edges)) == len(ours.encode(text))
+
+
+def test_a_text_is_encoded_once_and_its_ids_cannot_be_changed(frontend: Path) -> None:
+    ours = Tokenizer.from_checkpoint(frontend)
+    ids = ours.encode("Hello there.")
+    assert ours.encode("Hello there.") is ids
+    with pytest.raises(ValueError, match="read-only"):
+        ids[0] = 0
+
+
 def test_merges_shorten_common_words(frontend: Path) -> None:
-    assert Tokenizer.from_checkpoint(frontend).count(" the weather and the service") <= 8
+    assert len(Tokenizer.from_checkpoint(frontend).encode(" the weather and the service")) <= 8
 
 
 def test_a_broken_tokenizer_is_named(frontend: Path, tmp_path: Path) -> None:
