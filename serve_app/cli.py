@@ -154,13 +154,15 @@ def check(
 def findings_in(config: Path, look_at_files: bool) -> "list[Finding]":
     """What the strict check says of a file; ends with one clear line if it cannot be read."""
     from ray.runtime_env import RuntimeEnv
+    from ray.serve.config import AutoscalingPolicy
     from ray.serve.schema import ServeDeploySchema
 
     from serve_app.yaml_check import Checker, this_machine
 
     known = frozenset(key for key in RuntimeEnv.known_fields if not key.startswith("_"))
     try:
-        return Checker(ServeDeploySchema, known, this_machine(), look_at_files).check_file(config)
+        checker = Checker(ServeDeploySchema, AutoscalingPolicy, known, this_machine(), look_at_files)
+        return checker.check_file(config)
     except OSError as error:
         fail(f"cannot read {config}: {error.strerror}")
     except UnicodeDecodeError:

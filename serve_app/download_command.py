@@ -1,6 +1,7 @@
 """`cosyserve download`. Only light imports above the functions, so that `--help` answers at once."""
 
 import os
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -31,31 +32,24 @@ def download(
 ) -> None:
     from serve_app.download import download as fetch  # noqa: PLC0415 - see the top
     from serve_app.download import verified  # noqa: PLC0415
-    from serve_app.hubs import DownloadFault, HuggingFace, ModelScope  # noqa: PLC0415
+    from serve_app.hubs import OFFICIAL, DownloadFault, HuggingFace, ModelScope  # noqa: PLC0415
 
     with Bars() as bars:
         num_files = verified(to, bars, hub.value if hub else None, revision)
-        if num_files is not None:
-            err.print(f"{to} is complete: {num_files} files, verified", markup=False, soft_wrap=True)
-            return
-        if hub is HubName.modelscope:
-            scope = ModelScope()
-            source: HuggingFace | ModelScope = ModelScope(
-                endpoint=(endpoint or scope.endpoint).rstrip("/"), revision=revision or scope.revision
+        if num_files is None:
+            source = (
+                ModelScope() if hub is HubName.modelscope else HuggingFace(os.environ.get("HF_ENDPOINT") or OFFICIAL)
             )
+            where = (endpoint or source.endpoint).rstrip("/")
+            source = replace(source, endpoint=where, revision=revision or source.revision)
+            try:
+                done = fetch(source, to, bars)
+            except DownloadFault as fault:
+                fail(str(fault))
+            summary = f"{done.num_files} files, {done.num_fetched} fetched, all verified"
         else:
-            face = HuggingFace()
-            where = endpoint or os.environ.get("HF_ENDPOINT") or face.endpoint
-            source = HuggingFace(endpoint=where.rstrip("/"), revision=revision or face.revision)
-        try:
-            done = fetch(source, to, bars)
-        except DownloadFault as fault:
-            fail(str(fault))
-    err.print(
-        f"{to} is complete: {done.num_files} files, {done.num_fetched} fetched, all verified",
-        markup=False,
-        soft_wrap=True,
-    )
+            summary = f"{num_files} files, verified"
+    err.print(f"{to} is complete: {summary}", markup=False, soft_wrap=True)
 
 
 download.__doc__ = f"""Downloads CosyVoice2-0.5B: the files that are used, about 2.5 GB.
@@ -93,6 +87,7 @@ class Bars:
         return self
 
     def __exit__(self, *raised: object) -> None:
+        self._end_of_checking()
         self._progress.stop()
 
     def checking(self, path: str) -> None:
@@ -100,10 +95,13 @@ class Bars:
             self._checked = self._progress.add_task("", total=None)
         self._progress.update(self._checked, description=f"checking {path}")
 
-    def begin(self, path: str, num_bytes: int, have: int) -> None:
+    def _end_of_checking(self) -> None:
         if self._checked is not None:
             self._progress.remove_task(self._checked)
             self._checked = None
+
+    def begin(self, path: str, num_bytes: int, have: int) -> None:
+        self._end_of_checking()
         if not err.is_terminal:
             err.print(f"fetching {path} ({num_bytes} bytes)", markup=False, soft_wrap=True)
         self._task = self._progress.add_task(path, total=num_bytes, completed=have)

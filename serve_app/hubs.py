@@ -11,6 +11,7 @@ from urllib.parse import quote, urlencode
 
 import httpx
 
+OFFICIAL = "https://huggingface.co"
 HashKind = Literal["sha256", "git"]
 """git: SHA-1 of the content behind git's own header, which is what Hugging Face states of small files."""
 
@@ -34,7 +35,7 @@ class HubFile:
 class HuggingFace:
     """huggingface.co, or a mirror with its interface."""
 
-    endpoint: str = "https://huggingface.co"
+    endpoint: str = OFFICIAL
     repository: str = "FunAudioLLM/CosyVoice2-0.5B"
     revision: str = "main"
     name: str = "huggingface"

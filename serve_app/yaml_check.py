@@ -7,7 +7,7 @@ import os
 import warnings
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -33,12 +33,14 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Checker:
-    """schema: `ray.serve.schema.ServeDeploySchema`. runtime_env_keys: `ray.runtime_env.RuntimeEnv.known_fields`.
+    """schema: `ray.serve.schema.ServeDeploySchema`. policy: `ray.serve.config.AutoscalingPolicy`, which the schema
+    takes unseen for a whole application. runtime_env_keys: `ray.runtime_env.RuntimeEnv.known_fields`.
 
     machine, look_at_files: None and False leave out what depends on where the check runs.
     """
 
     schema: type[BaseModel]
+    policy: type[BaseModel]
     runtime_env_keys: frozenset[str]
     machine: Machine | None
     look_at_files: bool = True
@@ -83,10 +85,12 @@ class Checker:
             content = yaml.load(inner, _Strict)
         except yaml.YAMLError as error:
             return [Finding(_MANIFEST, f"is not YAML: {_first_problem(error)}")]
-        elsewhere = Checker(self.schema, self.runtime_env_keys, machine=None, look_at_files=False)
+        elsewhere = replace(self, machine=None, look_at_files=False)
         return [Finding((*_MANIFEST, *f.place), f.message, f.is_fault) for f in elsewhere.check(content)]
 
     def _check_application(self, application: Mapping[str, Any], place: Place) -> Iterator[Finding]:
+        if application.get("autoscaling_policy") is not None:
+            yield from schema_faults(self.policy, application["autoscaling_policy"], (*place, "autoscaling_policy"))
         path = application.get("import_path")
         if path != IMPORT_PATH:
             ours = isinstance(path, str) and path.split(".")[0] == "serve_app"

@@ -12,7 +12,10 @@ from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 from typer.testing import CliRunner, Result
 
+from serve_app.api.routes import create_api
 from serve_app.cli import app
+from serve_app.config import ApiConfig
+from tests.fakes import FakeService
 from tests.loopback import serving
 
 BUILTIN = {"id": "clara", "name": "clara", "object": "audio.voice", "type": "builtin", "language": "en"}
@@ -115,6 +118,22 @@ def test_refusals_are_the_services_own_words(url: str, tmp_path: Path) -> None:
     assert (ended.exit_code, ended.stderr) == (1, "cosyserve: clara: A built-in voice cannot be deleted.\n")
     ended = voices(url, "add", "anna", str(tmp_path / "nowhere.wav"))
     assert ended.exit_code == 1 and ended.stderr.endswith("nowhere.wav: No such file or directory\n")
+
+
+def test_the_real_edge_understands_it(tmp_path: Path) -> None:
+    clip = tmp_path / "clip.wav"
+    clip.write_bytes(b"a clip")
+    service = FakeService()
+    with serving(create_api(service, ApiConfig())) as url:
+        before = voices(url, "list").stdout.splitlines()
+        added = voices(url, "add", "Anna Ünal", str(clip), "--ref-text", "Some words.", "--denoise", "off")
+        assert added.exit_code == 0, added.stderr
+        identity = added.stdout.strip()
+        assert f"{identity}\tAnna Ünal\taudio_sample\t" in voices(url, "list").stdout.splitlines()
+        assert voices(url, "rm", identity).exit_code == 0
+        assert voices(url, "list").stdout.splitlines() == before
+        ended = voices(url, "rm", identity)
+        assert ended.exit_code == 1 and ended.stderr.startswith(f"cosyserve: {identity}: No ")
 
 
 @pytest.mark.parametrize("answer", ["<html>", "[]", '{"voices": ["clara"]}'])

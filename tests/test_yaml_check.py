@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,12 @@ from tests.conftest import ROOT, local_settings
 with warnings.catch_warnings():  # of Ray's own
     warnings.simplefilter("ignore")
     from ray.runtime_env import RuntimeEnv
+    from ray.serve.config import AutoscalingPolicy
     from ray.serve.schema import ServeDeploySchema
 
-CHECKER = Checker(ServeDeploySchema, frozenset(RuntimeEnv.known_fields), Machine(2, 0), look_at_files=False)
+KNOWN = frozenset(RuntimeEnv.known_fields)
+WITH_FILES = Checker(ServeDeploySchema, AutoscalingPolicy, KNOWN, machine=None)
+CHECKER = replace(WITH_FILES, machine=Machine(2, 0), look_at_files=False)
 
 BAD = """
 proxy_locaton: HeadOnly
@@ -28,6 +32,7 @@ applications:
   - name: speech
     import_path: serve_app.app:build
     runtime_env: {env_var: {A: b}}
+    autoscaling_policy: {policy_kwrgs: {}}
     args:
       checkpoint: nowhere
       synthesis: {thread: 2, max_streams: 8, device: gpu}
@@ -54,6 +59,7 @@ FAULTS = [
     "http_options.prot: unknown key; did you mean port?",
     "http_options.port: input should be a valid integer, unable to parse string as an integer",
     "applications[0].runtime_env.env_var: unknown key; did you mean env_vars?",
+    "applications[0].autoscaling_policy.policy_kwrgs: unknown key; did you mean policy_kwargs?",
     "applications[0].args.synthesis.thread: unknown key; did you mean threads?",
     "applications[0].args.synthesis.device: input should be 'auto', 'cpu' or 'cuda'",
     "applications[0].args.checkpoint: there is no folder nowhere",
@@ -94,14 +100,12 @@ def test_every_configuration_is_sound(path: Path) -> None:
 def test_the_configuration_of_this_machine_is_whole(toy_checkpoint: Path, tmp_path: Path) -> None:
     path = tmp_path / "local.yaml"
     path.write_text(yaml.safe_dump(local_settings(toy_checkpoint)))
-    checker = Checker(CHECKER.schema, CHECKER.runtime_env_keys, None)
-    assert faults_of(path, checker) == []
+    assert faults_of(path, WITH_FILES) == []
 
 
 def test_all_faults_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    checker = Checker(CHECKER.schema, CHECKER.runtime_env_keys, None)
-    assert sorted(lines(BAD, checker)) == sorted(FAULTS)
+    assert sorted(lines(BAD, WITH_FILES)) == sorted(FAULTS)
 
 
 def test_whatever_stands_anywhere_is_a_finding_and_no_crash() -> None:
@@ -148,9 +152,8 @@ def test_missing_files_are_named(toy_checkpoint: Path, tmp_path: Path) -> None:
     arguments = settings["applications"][0]["args"]
     arguments["api"] = {"api_keys_file": str(tmp_path / "keys")}
     arguments["preprocess"] = {"voices_dir": str(tmp_path / "voices")}
-    checker = Checker(CHECKER.schema, CHECKER.runtime_env_keys, None)
     place = "applications[0].args"
-    assert lines(yaml.safe_dump(settings), checker) == [
+    assert lines(yaml.safe_dump(settings), WITH_FILES) == [
         f"{place}.checkpoint: {checkpoint} lacks flow.pt",
         f"{place}.preprocess.voices_dir: there is no folder {tmp_path / 'voices'}",
         f"{place}.api.api_keys_file: there is no file {tmp_path / 'keys'}",
@@ -172,7 +175,7 @@ applications:
         ("applications: the replicas need 3 CPU from the start; this machine has 2", False),
         ("applications: the replicas need 0.5 GPU from the start; this machine has 0", False),
     ]
-    enough = Checker(CHECKER.schema, CHECKER.runtime_env_keys, Machine(3, 0.5), look_at_files=False)
+    enough = replace(CHECKER, machine=Machine(3, 0.5))
     assert lines(text, enough) == []
 
 
