@@ -98,11 +98,13 @@ def row_of(error: Exception) -> ErrorRow:
 
 def message_of(error: Exception, row: ErrorRow) -> str:
     """The text a client may see."""
+    if isinstance(error, ApiError):
+        return error.message
     if row.message is not None:
         return row.message
     if isinstance(error, HTTPException):
         return error.detail
-    return error.message if isinstance(error, ApiError | errors.SpeechError) else str(INTERNAL.message)
+    return error.message if isinstance(error, errors.SpeechError) else str(INTERNAL.message)
 
 
 def error_body(error: Exception) -> dict[str, dict[str, str | None]]:

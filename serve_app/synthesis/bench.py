@@ -179,8 +179,8 @@ def compare(
     runs: dict[str, tuple[Listener, float]] = {}
     for name, engine in (("ours", ours), ("reference", reference)):
         serve_all(engine, voices[:1], 1.0, [0.0])  # the voice is known: both may have cached what they cache
-        (listener,), _ = serve_all(engine, voices[:1], seconds, [0.0])
-        _, many_s = serve_all(engine, voices, seconds, [0.0] * streams)
+        (listener,), alone_s = serve_all(engine, voices[:1], seconds, [0.0])
+        many_s = serve_all(engine, voices, seconds, [0.0] * streams)[1] if streams > 1 else alone_s
         runs[name] = (listener, many_s)
         print_row(f"{name}, 1 stream", summary([listener], listener.finished_s))
         print(f"    seconds per chunk: {' '.join(f'{cost:.2f}' for cost in chunk_costs_s(listener))}")
@@ -190,7 +190,7 @@ def compare(
         "total_ratio": round(their.finished_s / our.finished_s, 2),
         "chunk_cost_growth": chunk_cost_growth(our),
         "reference_chunk_cost_growth": chunk_cost_growth(their),
-        f"{'eight' if streams == 8 else streams}_streams_ratio": round(their_many_s / our_many_s, 2),
+        "eight_streams_ratio" if streams == 8 else f"{streams}_streams_ratio": round(their_many_s / our_many_s, 2),
     }
 
 
@@ -228,7 +228,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, object]:
         engine = StreamingEngine(load_checkpoint(directory), config)
         voices = [made_up_voice(seed, options.prompt_tokens) for seed in range(8)]
         if options.compare:
-            figures = compare(engine, load_reference_engine(directory, config), voices, options.seconds, 8)
+            reference = load_reference_engine(directory, config)
+            figures = compare(engine, reference, voices, options.seconds, max(options.streams))
         else:
             warm_up(engine)
             figures = measure(engine, voices, options)

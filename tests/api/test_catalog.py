@@ -57,6 +57,7 @@ async def test_voices() -> None:
     }
     assert listing["voices"][0]["type"] == "builtin"
     assert_error(missing, 404, "not_found")
+    assert missing.json()["error"]["message"] == "No voice of that id or name."
 
 
 async def test_error_of_the_service_in_a_listing() -> None:
