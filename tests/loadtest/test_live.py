@@ -245,7 +245,6 @@ async def test_64_streams_at_once_come_through_whole() -> None:
 
 
 async def test_the_cpu_is_watched_where_psutil_is_installed() -> None:
-    pytest.importorskip("psutil")
     run = await run_against(fixed(Answer(((1.2, tone(0.1)),))))
     assert run.summary.cpu_peak is not None and 0 <= run.summary.cpu_peak <= 100
     assert run.summary.client_cpu_peak is not None

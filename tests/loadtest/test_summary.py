@@ -127,7 +127,6 @@ def test_open_requests_are_counted_over_time() -> None:
 
 @pytest.mark.parametrize("records", [RECORDS, ()])
 def test_plots_are_png_files(tmp_path: Path, records: tuple[RequestRecord, ...]) -> None:
-    pytest.importorskip("matplotlib")
     paths = write_plots(tmp_path / "plots", records)
     assert sorted(path.name for path in paths) == ["distribution.png", "in_flight.png", "latency.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)

@@ -49,7 +49,8 @@ def cache() -> KVCache:
 
 def qwen2_logits(tensors: dict[str, Tensor], embeddings: Tensor) -> Tensor:
     """transformers' Qwen2 and a linear head. embeddings: [S, hidden] -> [S, V]."""
-    transformers = pytest.importorskip("transformers")
+    import transformers
+
     config = transformers.Qwen2Config(
         vocab_size=DIMS.text_vocab,
         hidden_size=DIMS.hidden,

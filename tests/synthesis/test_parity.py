@@ -12,8 +12,6 @@ from serve_app.model.checkpoint import load_checkpoint
 from serve_app.model.toy_checkpoint import write_networks
 from serve_app.synthesis.parity import Row, main, measure
 
-pytest.importorskip("cosyvoice")
-
 
 def test_every_bound_holds(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--size", "toy"]) == 0

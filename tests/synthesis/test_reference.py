@@ -22,8 +22,6 @@ from serve_app.synthesis.scheduler import Playback
 from serve_app.synthesis.stream import StreamEvent
 from serve_app.synthesis.upstream import Upstream, load_upstream
 
-pytest.importorskip("cosyvoice")
-
 OVERLAP_SAMPLES = 8 * 480
 NO_IDS = np.zeros(0, dtype=np.int32)
 
