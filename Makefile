@@ -11,7 +11,7 @@ PYTEST_ARGS ?=
 
 .PHONY: serve test check setup setup-dev clean
 
-serve: setup pretrained_models/toy
+serve: setup
 	@exec $(BIN)/cosyserve serve $(CONFIG) $(if $(PORT),--port $(PORT))
 
 test: check
@@ -24,9 +24,6 @@ check: setup-dev
 
 setup: $(VENV)/.serve-installed
 setup-dev: $(VENV)/.dev-installed
-
-pretrained_models/toy: | setup
-	$(BIN)/cosyserve toy-checkpoint $@
 
 # A stamp that is newer than both files means that nothing has to be asked of the network.
 $(VENV)/.serve-installed: pyproject.toml constraints.txt .ci/install

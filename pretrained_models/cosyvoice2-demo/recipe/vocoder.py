@@ -1,0 +1,123 @@
+"""Train the vocoder (HiFT, base 128) on every speaker's audio: mel and F0 in, waveform out, spectral losses, no
+discriminator.
+
+State: WORK/state/vocoder.pt. Stops after --minutes; run again to go on.
+
+    python vocoder.py --work WORK --minutes 60 --rate 1.2e-3 --final-rate 1e-4
+"""
+
+import argparse
+import math
+import time
+from pathlib import Path
+
+import dims
+import features
+import numpy as np
+import shards
+import torch
+import torch.nn.functional as F
+
+NUM_FRAMES = 32
+BATCH = 8
+RESOLUTIONS = [(2048, 480), (1024, 240), (512, 120), (240, 60)]
+WINDOWS = {size: torch.hann_window(size) for size, _ in RESOLUTIONS}
+
+
+def spectral_loss(made: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+    """Spectral convergence plus log-magnitude L1 over four resolutions. [B, N], [B, N] -> scalar."""
+    total = torch.zeros(())
+    for size, hop in RESOLUTIONS:
+        made_spectrum, real_spectrum = (
+            torch.stft(x, size, hop, size, WINDOWS[size], return_complex=True).abs().clamp(min=1e-5)
+            for x in (made, real)
+        )
+        total = total + torch.norm(real_spectrum - made_spectrum) / torch.norm(real_spectrum)
+        total = total + F.l1_loss(made_spectrum.log(), real_spectrum.log())
+    return total / len(RESOLUTIONS)
+
+
+class Batches:
+    """Random cuts of NUM_FRAMES frames."""
+
+    def __init__(self, sentences: list[shards.Sentence], seed: int) -> None:
+        self._sentences = [s for s in sentences if len(s.codes) * 2 > NUM_FRAMES]
+        self._rng = np.random.default_rng(seed)
+
+    def draw(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """mel [B, 80, T], f0 [B, T], samples [B, 480 T]."""
+        mels, pitches, samples = [], [], []
+        for index in self._rng.integers(len(self._sentences), size=BATCH):
+            sentence = self._sentences[index]
+            assert sentence.mel is not None and sentence.f0_hz is not None and sentence.pcm is not None
+            start = int(self._rng.integers(0, len(sentence.mel) - NUM_FRAMES + 1))
+            gain = self._rng.uniform(0.5, 1.0)
+            cut = slice(start, start + NUM_FRAMES)
+            mels.append(np.maximum(sentence.mel[cut].T.astype(np.float32) + math.log(gain), math.log(1e-5)))
+            pitches.append(sentence.f0_hz[cut].astype(np.float32))
+            pcm = sentence.pcm[start * features.HOP : (start + NUM_FRAMES) * features.HOP]
+            samples.append(pcm.astype(np.float32) / 32767 * gain)
+        return tuple(torch.from_numpy(np.stack(x).astype(np.float32)) for x in (mels, pitches, samples))  # type: ignore[return-value]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, required=True)
+    parser.add_argument("--rate", type=float, default=1.2e-3)
+    parser.add_argument("--final-rate", type=float, default=1e-4)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    path = args.work / "state/vocoder.pt"
+    model = dims.build_vocoder()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=args.rate, betas=(0.8, 0.99), weight_decay=0.01)
+    step, cpu_s = 0, 0.0
+    if path.exists():
+        state = torch.load(path, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        step, cpu_s = state["step"], state["cpu_s"]
+    sentences = [s for name in shards.shard_names(args.work) for s in shards.load_audio(args.work, name)]
+    batches = Batches(sentences, seed=step)
+    print(f"{sum(len(s.codes) for s in sentences) / 90000:.1f} h, from step {step}", flush=True)
+
+    started, first = time.monotonic(), time.process_time()
+    sums = torch.zeros(3)
+    while (progress := (time.monotonic() - started) / (args.minutes * 60)) < 1:
+        rate = args.final_rate * (args.rate / args.final_rate) ** (1 - progress)
+        for group in optimizer.param_groups:
+            group["lr"] = rate * min(1, (step + 1) / 50)
+        mel, f0_hz, real = batches.draw()
+        guessed = model.f0_predictor(mel)
+        pitch_loss = F.l1_loss(guessed, f0_hz)
+        used = guessed.detach() if step % 4 == 3 and step > 1500 else f0_hz
+        source, _, _ = model.m_source(model.f0_upsamp(used[:, None]).transpose(1, 2))
+        made = model.decode(mel, source.transpose(1, 2))
+        made = made[:, : real.shape[1]]
+        mel_loss = F.l1_loss(features.flow_mel(made)[..., 2:-2], features.flow_mel(real)[..., 2:-2])
+        stft_loss = spectral_loss(made, real)
+        optimizer.zero_grad()
+        (stft_loss + mel_loss + 0.005 * pitch_loss).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        optimizer.step()
+        step += 1
+        sums += torch.stack([stft_loss.detach(), mel_loss.detach(), pitch_loss.detach()])
+        if step % 100 == 0:
+            now = cpu_s + time.process_time() - first
+            stft, mel_l1, pitch = (sums / 100).tolist()
+            print(f"step {step} cpu {now:.0f} s stft {stft:.3f} mel {mel_l1:.3f} f0 {pitch:.1f} Hz", flush=True)
+            sums.zero_()
+        if step % 200 == 0 or progress > 0.999:
+            now = cpu_s + time.process_time() - first
+            shards.save_state(
+                path, {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "cpu_s": now}
+            )
+    now = cpu_s + time.process_time() - first
+    shards.save_state(
+        path, {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "cpu_s": now}
+    )
+
+
+if __name__ == "__main__":
+    main()
