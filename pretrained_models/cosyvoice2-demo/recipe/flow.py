@@ -3,7 +3,8 @@ speaker's.
 
 The encoder starts from the centroids; its upsampled layers stay the identity (their output projections are zero), so
 the mel it gives depends on a few neighbouring codes only. The estimator is a velocity field that
-ends at one mel whatever the noise; it learns which, under the streaming mask. State: WORK/state/flow.pt (upstream's CausalMaskedDiffWithXvec), with a running average of the
+ends at one mel whatever the noise; it learns which, under the streaming mask. State: WORK/state/flow.pt (upstream's
+CausalMaskedDiffWithXvec), with a running average of the
 weights.
 
     python flow.py --work WORK --stage encoder --minutes 10
