@@ -1,8 +1,8 @@
 """Train the language model: text tokens in, speech codes out, with attention guided by the teacher's durations.
 
 Upstream's sequence: sos, text, task, codes, eos. An item is one to three sentences in a row, which is what a zero-
-shot prompt looks like to the model; one in twenty starts with an unspoken instruction and <|endofprompt|>. Input
-codes are disturbed so that the model learns to recover from its own choices. Code embeddings and the output layer
+shot prompt looks like to the model; one in twenty starts with an unspoken instruction and <|endofprompt|>; one in eight
+is laid out for text that arrives while it is spoken: 5 text tokens, then 15 codes, and so on. Input codes are disturbed so that the model learns to recover from its own choices. Code embeddings and the output layer
 are a shared function of the centroids plus a correction for each code, so that rare codes learn from their
 neighbours. State: WORK/state/language.pt, with a running average of the weights, which is what gets exported.
 
@@ -25,6 +25,9 @@ from torch import nn
 HIDDEN, HEADS, KV_HEADS = dims.LM["hidden_size"], dims.LM["num_attention_heads"], dims.LM["num_key_value_heads"]
 HEAD_DIM = HIDDEN // HEADS
 EOS = dims.NUM_CODES
+FILL = dims.NUM_CODES + 2
+TEXT_BLOCK, SPEECH_BLOCK = 5, 15
+INTERLEAVED = 0.12
 NUM_OUTPUTS = dims.NUM_CODES + 3
 END_OF_PROMPT = 1603
 GUIDED_LAYER, GUIDED_HEADS = 1, 2
@@ -255,10 +258,28 @@ class Loss:
             tokens, spoken, alignment = (torch.from_numpy(x) for x in (tokens_, spoken_, alignment_))
             fed = self._disturb(spoken) if training else spoken
             start, task = model.llm_embedding.weight[:1], model.llm_embedding.weight[1:]
-            rows.append(torch.cat([start, F.embedding(tokens, text_table), task, F.embedding(fed, embedding)]))
-            ahead = torch.full((len(tokens) + 1,), -1)
-            targets.append(torch.cat([ahead, spoken, torch.tensor([EOS])]))
-            wanted.append(torch.cat([ahead, alignment + 1, torch.tensor([len(tokens)])]))
+            text, speech = F.embedding(tokens, text_table), F.embedding(fed, embedding)
+            blocks = 0
+            if training and float(torch.rand((), generator=self._generator)) < INTERLEAVED:
+                blocks = min(len(tokens) // TEXT_BLOCK, (len(spoken) - 1) // SPEECH_BLOCK)
+            row, target, goal = [start], [-1], [-1]
+            places = torch.arange(len(tokens)) + 1
+            for block in range(blocks):
+                here = slice(block * SPEECH_BLOCK, (block + 1) * SPEECH_BLOCK)
+                row += [text[block * TEXT_BLOCK : (block + 1) * TEXT_BLOCK], speech[here]]
+                target += [*([-1] * (TEXT_BLOCK - 1)), *spoken[here].tolist(), FILL]
+                goal += [*([-1] * (TEXT_BLOCK - 1)), *alignment[here].tolist(), -1]
+                places[(block + 1) * TEXT_BLOCK :] += SPEECH_BLOCK
+            row += [text[blocks * TEXT_BLOCK :], task, speech[blocks * SPEECH_BLOCK :]]
+            rest = len(tokens) - blocks * TEXT_BLOCK
+            target += [*([-1] * rest), *spoken[blocks * SPEECH_BLOCK :].tolist(), EOS]
+            goal += [*([-1] * rest), *alignment[blocks * SPEECH_BLOCK :].tolist(), len(tokens) - 1]
+            rows.append(torch.cat(row))
+            targets.append(torch.tensor(target))
+            goals = torch.tensor(goal)
+            goals = torch.where(goals < 0, -1, places[goals])
+            # Where speech runs ahead of the text that has arrived there is nothing to look at.
+            wanted.append(torch.where(goals > torch.arange(len(goals)), -1, goals))
         x = nn.utils.rnn.pad_sequence(rows, batch_first=True)
         target = nn.utils.rnn.pad_sequence(targets, batch_first=True, padding_value=-1)
         goal = nn.utils.rnn.pad_sequence(wanted, batch_first=True, padding_value=-1)
@@ -272,8 +293,9 @@ class Loss:
         soft = -(logs[ordinary].gather(1, near) * weights).sum(1).mean()
         causal = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).triu(1)
         scores = (q @ k.transpose(-1, -2) * HEAD_DIM**-0.5).masked_fill(causal, -1e9).log_softmax(-1)
-        row, position = here.nonzero(as_tuple=True)
-        guide = scores[row, :, position, goal[here]]
+        seen = goal >= 0
+        row, position = seen.nonzero(as_tuple=True)
+        guide = scores[row, :, position, goal[seen]]
         total = (1 - SOFT_SHARE) * hard + SOFT_SHARE * soft - GUIDE_WEIGHT * guide.mean()
         return total, hard.detach(), guide.detach().exp().mean()
 
