@@ -76,7 +76,7 @@ class VoicePrompt:
 class PreparedUtterance:
     """One sentence-sized piece of text, ready for the language model.
 
-    text_ids: int32 [T], T >= 1.
+    text_ids: int32 [T], T >= 1; T >= 0 when more text is to come (`PreparedSpeech.fed`).
     prefix_ids: int32 [L], text tokens put before it: the clip's transcript (zero-shot), or an instruction closed by
         `<|endofprompt|>` (instruct); empty otherwise.
     speech_prefix_ids: int32 [N], speech tokens that the language model continues; empty unless zero-shot.
@@ -99,6 +99,7 @@ class PreparedSpeech:
     utterances: in speaking order, at least one.
     seed: 0 <= seed < 2**63; equal seeds, text, voice and engine settings give equal samples.
     pause_after_s: seconds of exact silence asked for after the last utterance.
+    fed: the only utterance's text goes on: more text tokens are fed while it is spoken, until its end is declared.
     warnings: what the client should know, in plain words: markup that was left out, a pause that was shortened.
     """
 
@@ -108,6 +109,7 @@ class PreparedSpeech:
     seed: int
     speed: float = 1.0
     pause_after_s: float = 0.0
+    fed: bool = False
     warnings: tuple[str, ...] = ()
 
 
@@ -123,6 +125,13 @@ class AudioChunk:
     samples: Float32Array
     utterance: int
     num_speech_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class SpeakingReplica:
+    """The first item of a fed request's stream: which synthesis replica takes the rest of its text."""
+
+    replica_id: str
 
 
 @dataclass(frozen=True, slots=True)
