@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from serve_app.model import flow_encoder, flow_estimator
 from serve_app.model.dims import FlowDims
 from serve_app.model.flow_encoder import EncoderState, FlowEncoder
-from serve_app.model.flow_estimator import GUIDANCE_ROWS, Estimator, EstimatorState
+from serve_app.model.flow_estimator import Estimator, EstimatorState
 from serve_app.model.layers import Projection
 from serve_app.model.transformer import frozen
 
@@ -92,7 +92,9 @@ class Flow(nn.Module):
             if name.startswith(_ESTIMATOR_PREFIX)
         }
         self.encoder = FlowEncoder(dims, tensors)
-        self.estimator = Estimator(dims.estimator, estimator, times[:-1], dims.chunk_frames)
+        # Guidance evaluates each step twice, side by side; without it the second row would count for nothing.
+        self._rows = 1 if dims.cfg_rate == 0 else 2
+        self.estimator = Estimator(dims.estimator, estimator, times[:-1], self._rows, dims.chunk_frames)
         self.speaker_projection = Projection(
             tensors["spk_embed_affine_layer.weight"], tensors["spk_embed_affine_layer.bias"]
         )
@@ -163,9 +165,9 @@ class Flow(nn.Module):
         return F.pad(noise, (0, 0, 0, length - len(noise)))
 
     def _conditions(self, states: Sequence[FlowState], mu: Tensor) -> Tensor:
-        """mu: [B, T, mel_bins] -> the estimator's input [B, 2, T, 4 * mel_bins], its first quarter still empty."""
+        """mu: [B, T, mel_bins] -> the estimator's input [B, rows, T, 4 * mel_bins], its first quarter still empty."""
         num_streams, length, bins = mu.shape
-        x = mu.new_zeros((num_streams, GUIDANCE_ROWS, length, 4 * bins))
+        x = mu.new_zeros((num_streams, self._rows, length, 4 * bins))
         for row, state, stream_mu in zip(x[:, 0], states, mu, strict=True):
             start = self.dims.token_mel_ratio * state.num_tokens
             prompt = state.prompt_mel[start : start + length]
@@ -184,8 +186,10 @@ class Flow(nn.Module):
         x = noise
         for step, size in enumerate(self._step_sizes):
             slot.copy_(x[:, None])
-            guided, unguided = self.estimator(rows, run, step).view(-1, GUIDANCE_ROWS, *x.shape[1:]).unbind(1)
-            x = x.add(guided, alpha=size * (1 + guidance)).sub_(unguided, alpha=size * guidance)
+            guided, *unguided = self.estimator(rows, run, step).view(-1, self._rows, *x.shape[1:]).unbind(1)
+            x = x.add(guided, alpha=size * (1 + guidance))
+            for velocity in unguided:
+                x.sub_(velocity, alpha=size * guidance)
         run.commit()
         return x
 

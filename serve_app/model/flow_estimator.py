@@ -18,9 +18,6 @@ from serve_app.model.dims import EstimatorDims
 from serve_app.model.layers import CausalConv, Context, ContextShape, Norm, Projection, gather_tails, scatter_tails
 from serve_app.model.transformer import frozen
 
-GUIDANCE_ROWS = 2
-"""Each stream is two rows of a batch: with its conditions, and with zeros in their place."""
-
 _KERNEL = 3
 _FF_FACTOR = 4
 _NORM_EPS = 1e-5
@@ -71,7 +68,7 @@ def _stages(dims: EstimatorDims) -> list[tuple[str, int, bool]]:
 
 @dataclass(eq=False, slots=True)
 class EstimatorState:
-    """What one stream keeps. tails: [steps, 2, width], the last inputs of every convolution."""
+    """What one stream keeps. tails: [steps, rows, width], the last inputs of every convolution."""
 
     context: Context
     tails: Tensor
@@ -88,7 +85,7 @@ class EstimatorState:
 class ChunkRun:
     """One chunk of B streams on its way through the Euler steps.
 
-    num_valid: real frames of each; the rest of a chunk is padding. tails: [steps, 2 * B, width], gathered.
+    num_valid: real frames of each; the rest of a chunk is padding. tails: [steps, B * rows, width], gathered.
     What the layers take of it, in their order: the state of the next convolution and of the next attention.
     """
 
@@ -108,7 +105,7 @@ class ChunkRun:
         return next(self._next_tails)
 
     def attend(self, qkv: Tensor) -> Tensor:
-        """Each stream over its own context. qkv: [2 * B, T, 3, heads, head_dim] -> [2 * B, T, heads * head_dim]."""
+        """Each stream over its own context: [B * rows, T, 3, heads, head_dim] -> [B * rows, T, heads * head_dim]."""
         layer = next(self._next_layer)
         outputs = []
         for part, state, num_valid in zip(qkv.chunk(len(self.states)), self.states, self.num_valid, strict=True):
@@ -192,9 +189,12 @@ class Estimator(nn.Module):
     """The velocity of a chunk at one Euler step."""
 
     def __init__(
-        self, dims: EstimatorDims, tensors: Mapping[str, Tensor], times: Sequence[float], chunk_frames: int
+        self, dims: EstimatorDims, tensors: Mapping[str, Tensor], times: Sequence[float], rows: int, chunk_frames: int
     ) -> None:
-        """tensors: as `expected_tensors` says; times: of the Euler steps, from 0 on."""
+        """tensors: as `expected_tensors` says; times: of the Euler steps, from 0 on.
+
+        rows: evaluations of each step side by side, with and without the conditions where there is guidance.
+        """
         super().__init__()
         embedding = F.mish(_embed_times(dims, tensors, times))
         self.stages = nn.ModuleList(_Stage(dims, tensors, prefix, embedding) for prefix, _, _ in _stages(dims))
@@ -204,7 +204,7 @@ class Estimator(nn.Module):
         self.final_proj = Projection(tensors["final_proj.weight"][:, :, 0], tensors["final_proj.bias"])
         num_layers = (dims.num_mid_blocks + 2) * dims.n_blocks
         self._context_shape = ContextShape(
-            num_layers, len(times), GUIDANCE_ROWS, dims.num_heads, dims.attention_head_dim, chunk_frames
+            num_layers, len(times), rows, dims.num_heads, dims.attention_head_dim, chunk_frames
         )
         self._tail_widths = self._list_tail_widths()
 
@@ -231,7 +231,7 @@ class Estimator(nn.Module):
         return ChunkRun(states, num_valid, gather_tails([state.tails for state in states]))
 
     def forward(self, x: Tensor, run: ChunkRun, step: int) -> Tensor:
-        """x: [2 * B, T, in_channels], rows 2b and 2b + 1 of stream b -> [2 * B, T, out_channels]."""
+        """x: [B * rows, T, in_channels], a stream's rows beside each other -> [B * rows, T, out_channels]."""
         run.begin_step(step, self._tail_widths)
         first, *middle, last = self.stages
         skip = first(x, run)

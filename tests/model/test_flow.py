@@ -101,6 +101,18 @@ def test_prompt_of_87_tokens_gives_its_first_hop_after_16(flow: Flow, upstream: 
     assert (mel[RATIO * 12 :] - theirs).abs().max() < BOUND
 
 
+def test_without_guidance_there_is_one_row_and_the_result_is_upstreams() -> None:
+    dims = replace(FLOW_DIMS, cfg_rate=0.0)
+    upstream = UpstreamFlow.build(dims, seed=1)
+    flow = Flow.from_tensors(dims, upstream.tensors)
+    utterance = Utterance(28, 40)
+    state = utterance.open(flow)
+    assert state.estimator.tails.shape[:2] == (dims.num_steps, 1)
+    mel = torch.cat(utterance.stream(flow, state))[RATIO * (28 - CHUNK) :]
+    theirs = upstream.render(utterance.ids, utterance.mel, utterance.speaker, 28, ended=True)
+    assert (mel - theirs).abs().max() < BOUND
+
+
 def test_a_batch_at_different_positions_equals_each_alone(flow: Flow) -> None:
     utterances = [Utterance(60, 47), Utterance(0, 40), Utterance(10, 90), Utterance(28, 1)]
     alone = [torch.cat(utterance.stream(flow, utterance.open(flow))) for utterance in utterances]

@@ -27,7 +27,7 @@ def estimator(upstream: UpstreamFlow) -> Estimator:
         name.removeprefix(prefix): tensor for name, tensor in upstream.tensors.items() if name.startswith(prefix)
     }
     with torch.no_grad():
-        return Estimator(DIMS, tensors, TIMES, CHUNK)
+        return Estimator(DIMS, tensors, TIMES, 2, CHUNK)
 
 
 def random_input(num_frames: int, seed: int) -> Tensor:
@@ -88,7 +88,7 @@ def test_streams_of_a_batch_keep_to_themselves(estimator: Estimator, upstream: U
 def test_a_stale_read_fails_loudly() -> None:
     """The poison works: a state that claims more than was written gives NaN."""
     with torch.no_grad():
-        estimator = Estimator(DIMS, Draw(1).weights(flow_estimator.expected_tensors(DIMS)), TIMES, CHUNK)
+        estimator = Estimator(DIMS, Draw(1).weights(flow_estimator.expected_tensors(DIMS)), TIMES, 2, CHUNK)
     state = estimator.open(poison=True)
     state.context.reserve()
     state.context.commit(CHUNK)
