@@ -42,6 +42,7 @@ class SpeechRequest:
     instructions: style instruction; not empty selects instruct mode.
     seed: None draws one.
     normalize: put figures, signs and abbreviations into words, drop Markdown and emoji; False speaks the text as it is.
+    owner: whose registered voices it may name, beside those of everybody; empty: those of everybody alone.
     """
 
     request_id: str
@@ -52,6 +53,7 @@ class SpeechRequest:
     speed: float = 1.0
     seed: int | None = None
     normalize: bool = True
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -172,7 +174,7 @@ class NewVoice:
     """A voice to be registered.
 
     audio: an encoded file, as uploaded. transcript: the words spoken in it; empty for cross-lingual use.
-    language: a BCP 47 tag or empty.
+    language: a BCP 47 tag or empty. owner: who alone may list, use and delete it; empty: everybody.
     """
 
     name: str
@@ -180,6 +182,7 @@ class NewVoice:
     transcript: str = ""
     language: str = ""
     denoise: Denoise = "auto"
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,9 +18,9 @@ class Preprocess:
         """Raises InvalidRequest and its kin."""
         return await asyncio.to_thread(self._preprocessor.prepare, request)
 
-    async def voices(self) -> tuple[VoiceInfo, ...]:
-        """Every voice that a request may name."""
-        return await asyncio.to_thread(self._preprocessor.voices)
+    async def voices(self, owner: str = "") -> tuple[VoiceInfo, ...]:
+        """Every voice that this owner's requests may name."""
+        return await asyncio.to_thread(self._preprocessor.voices, owner)
 
     async def register_voice(self, new: NewVoice) -> RegisteredVoice:
         """Raises InvalidVoiceName, VoiceExists, InvalidAudio and its kin, StorageFull or NotReady.
@@ -29,6 +29,6 @@ class Preprocess:
         """
         return await asyncio.to_thread(self._preprocessor.register_voice, new)
 
-    async def delete_voice(self, id_or_name: str) -> None:
+    async def delete_voice(self, id_or_name: str, owner: str = "") -> None:
         """Raises BuiltinVoice, VoiceNotFound or NotReady."""
-        await asyncio.to_thread(self._preprocessor.delete_voice, id_or_name)
+        await asyncio.to_thread(self._preprocessor.delete_voice, id_or_name, owner)

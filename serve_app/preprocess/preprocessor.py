@@ -66,9 +66,9 @@ class Preprocessor:
             except InvalidAudio as error:
                 raise CheckpointError(f"The default voice cannot be used. {error.message}") from error
 
-    def voices(self) -> tuple[VoiceInfo, ...]:
-        """Every voice that a request may name: the built-in ones first. Raises NotReady."""
-        return (*self._voices.infos(), *(card.info for card in self._store.cards()))
+    def voices(self, owner: str = "") -> tuple[VoiceInfo, ...]:
+        """Every voice that this owner's requests may name: the built-in ones first. Raises NotReady."""
+        return (*self._voices.infos(), *(card.info for card in self._store.cards(owner)))
 
     def register_voice(self, new: NewVoice) -> RegisteredVoice:
         """Checks a clip, makes its prompt and stores both: from then on every replica knows the voice.
@@ -78,15 +78,15 @@ class Preprocessor:
         new = replace(new, name=accepted_name(new.name), transcript=_words(new.transcript))
         if self._voices.holds(new.name):
             raise VoiceExists("A built-in voice has that name.")
-        self._store.check_free(new.name)  # also `add` does, but the clip is a second's work
+        self._store.check_free(new.name, new.owner)  # also `add` does, but the clip is a second's work
         prompt, quality = self.make_voice(ReferenceClip(new.audio, new.transcript, new.denoise))
         return RegisteredVoice(self._store.add(new, prompt).info, quality)
 
-    def delete_voice(self, id_or_name: str) -> None:
-        """Deletes a registered voice. Raises BuiltinVoice, VoiceNotFound or NotReady."""
+    def delete_voice(self, id_or_name: str, owner: str = "") -> None:
+        """Deletes a registered voice of this owner. Raises BuiltinVoice, VoiceNotFound or NotReady."""
         if self._voices.has(id_or_name):
             raise BuiltinVoice("A built-in voice cannot be deleted.")
-        self._store.remove(id_or_name)
+        self._store.remove(id_or_name, owner)
 
     def prepare(self, request: SpeechRequest) -> PreparedSpeech:
         """Pieces of text as token ids, and the voice to speak them with.
@@ -100,7 +100,7 @@ class Preprocessor:
             reference = request.reference
             voice = self._sent_voice(reference)
         else:
-            voice = self._named_voice(request.voice)
+            voice = self._named_voice(request.voice, request.owner)
         prefix_ids, speech_prefix_ids = voice.transcript_ids, voice.speech_ids
         instructions = clean(request.instructions).text
         if instructions:
@@ -130,9 +130,9 @@ class Preprocessor:
         intake = self._take_in(reference)
         return self._sent_voice(reference, intake), intake.quality
 
-    def _named_voice(self, name: str) -> VoicePrompt:
+    def _named_voice(self, name: str, owner: str = "") -> VoicePrompt:
         if not self._voices.has(name):
-            return self._stored_voice(self._store.find(name))
+            return self._stored_voice(self._store.find(name, owner))
         voice = self._voices.find(name)
         if isinstance(voice, ClipVoice):
             return self._clip_voice(voice.audio, voice.content_hash, voice.transcript)

@@ -21,7 +21,10 @@ def accepted_name(name: str) -> str:
     return composed
 
 
-def name_key(name: str) -> str:
-    """Hex digest that is the same for names that differ only in case or in how their accents are written."""
+def name_key(name: str, owner: str = "") -> str:
+    """Hex digest that is the same for names that differ only in case or in how their accents are written.
+
+    Each owner has names of their own; no owner's digest is that of a name which belongs to everybody.
+    """
     folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
-    return hashlib.sha256(folded.encode()).hexdigest()
+    return hashlib.sha256((f"{owner}\0{folded}" if owner else folded).encode()).hexdigest()

@@ -26,25 +26,34 @@ log = logging.getLogger(__name__)
 
 
 def record_name(card: VoiceCard) -> str:
-    """File name of a voice's card: two voices cannot have the same name, because they would be the same file."""
-    return f"{name_key(card.name)}.json"
+    """File name of a voice's card: two of one owner cannot have the same name, because they would be the same file."""
+    return f"{name_key(card.name, card.owner)}.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """One look at the records. cards: by file name, each with the text that changes when the file does.
+    """One look at the records. cards: by file name, each with the text that changes when the file does. by_name: by
+    owner and name.
 
     num_records: files there, also those that hold no card of ours.
     """
 
     cards: dict[str, tuple[str, VoiceCard]] = field(default_factory=dict)
-    by_name: dict[str, VoiceCard] = field(default_factory=dict)
+    by_name: dict[tuple[str, str], VoiceCard] = field(default_factory=dict)
     by_id: dict[str, VoiceCard] = field(default_factory=dict)
     num_records: int = 0
 
-    def find(self, wanted: str) -> VoiceCard | None:
-        """The voice of that id, else of that name."""
-        return self.by_id.get(wanted) or self.by_name.get(wanted)
+    def find(self, wanted: str, owner: str) -> VoiceCard | None:
+        """The voice of that id, else of that name; the owner's own name goes before everybody's."""
+        card = self.by_id.get(wanted)
+        if card is not None and card.may_be_seen_by(owner):
+            return card
+        return self.by_name.get((owner, wanted)) or self.by_name.get(("", wanted))
+
+    def seen_by(self, owner: str) -> list[VoiceCard]:
+        """Every voice that this owner may use; one of their own hides everybody's of the same name."""
+        seen = [card for card in self.by_id.values() if card.may_be_seen_by(owner)]
+        return [card for card in seen if card.owner == owner or (owner, card.name) not in self.by_name]
 
 
 class VoiceRecords:
@@ -113,7 +122,7 @@ class VoiceRecords:
             card = old[1] if old is not None and old[0] == state else self._read(name, state)
             if card is not None:
                 listing.cards[name] = (state, card)
-                listing.by_name[card.name] = listing.by_id[card.id] = card
+                listing.by_name[card.owner, card.name] = listing.by_id[card.id] = card
         self._listing, self._listed_at_s = listing, began_at_s
         return listing
 

@@ -1,6 +1,6 @@
 """Registered voices, in a folder or a bucket that every replica shares. Its layout:
 
-    records/<key of the name>.json          the voice's card: it is there if and only if the voice is
+    records/<key of owner and name>.json    the voice's card: it is there if and only if the voice is
     data/<id>/clip.bin                      the clip, as it was uploaded
     data/<id>/prompt-<key>.safetensors      the prompt made of it; another checkpoint makes and adds another
     quarantine/<record>.<random>            cards of damaged voices, kept for a person to look at
@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from serve_app.errors import NotReady, VoiceExists, VoiceNotFound
+from serve_app.errors import BuiltinVoice, NotReady, VoiceExists, VoiceNotFound
 from serve_app.messages import NewVoice, VoicePrompt
 from serve_app.preprocess.prompt_file import DamagedPrompt, prompt_from_bytes, prompt_to_bytes
 from serve_app.preprocess.voice_card import DamagedCard, NewerFormat, VoiceCard, card_from_bytes
@@ -43,8 +43,9 @@ class VoiceStore:
         self._folder = folder
         self._records = VoiceRecords(folder, clock)
 
-    def cards(self) -> tuple[VoiceCard, ...]:
-        """Every voice there is now, in the order of registration; those known last when the store is out of reach.
+    def cards(self, owner: str = "") -> tuple[VoiceCard, ...]:
+        """Every voice that this owner may use now, in the order of registration; those known last when the store is
+        out of reach.
 
         Raises NotReady when it was never reached.
         """
@@ -52,18 +53,24 @@ class VoiceStore:
             listing = self._records.fresh()
         except NotReady:
             listing = self._records.recent()
-        return tuple(sorted(listing.by_id.values(), key=lambda card: (card.created_at, card.id)))
+        return tuple(sorted(listing.seen_by(owner), key=lambda card: (card.created_at, card.id)))
 
-    def find(self, wanted: str) -> VoiceCard:
-        """The voice of that id, else of that name. Raises VoiceNotFound, only after a fresh look; NotReady."""
-        card = self._records.recent().find(wanted) or self._records.fresh().find(wanted)
+    def find(self, wanted: str, owner: str = "") -> VoiceCard:
+        """The voice of that id, else of that name. Raises VoiceNotFound, only after a fresh look; NotReady.
+
+        Another owner's voice is not found, exactly as one that never was.
+        """
+        card = self._records.recent().find(wanted, owner) or self._records.fresh().find(wanted, owner)
         if card is None:
             raise VoiceNotFound(_NOT_FOUND)
         return card
 
-    def check_free(self, name: str) -> None:
-        """Raises VoiceExists when the name, in any case, is taken now; InvalidVoiceName; NotReady."""
-        if f"{name_key(accepted_name(name))}.json" in self._records.fresh().cards:
+    def check_free(self, name: str, owner: str = "") -> None:
+        """Raises VoiceExists when the name, in any case, is taken now by this owner or for everybody;
+        InvalidVoiceName; NotReady.
+        """
+        cards = self._records.fresh().cards
+        if any(f"{name_key(accepted_name(name), whose)}.json" in cards for whose in ("", owner)):
             raise VoiceExists(_TAKEN)
 
     def add(self, new: NewVoice, prompt: VoicePrompt) -> VoiceCard:
@@ -71,9 +78,10 @@ class VoiceStore:
 
         Raises VoiceExists, also when somebody else takes the name meanwhile; InvalidVoiceName, StorageFull, NotReady.
         """
-        self.check_free(new.name)
+        self.check_free(new.name, new.owner)
         prompt_bytes = prompt_to_bytes(prompt)
         card = VoiceCard(
+            format=2 if new.owner else 1,
             id="voice_" + base64.b32encode(secrets.token_bytes(15)).decode().lower(),
             name=accepted_name(new.name),
             language=new.language,
@@ -84,6 +92,7 @@ class VoiceStore:
             prompt_key=prompt.key,
             num_clip_bytes=len(new.audio),
             num_prompt_bytes=len(prompt_bytes),
+            owner=new.owner,
         )
         try:
             with plainly("written", FileExistsError):
@@ -99,11 +108,15 @@ class VoiceStore:
         self._records.expire()
         return card
 
-    def remove(self, wanted: str) -> None:
-        """Deletes the voice of that id, else of that name. Raises VoiceNotFound, StorageFull or NotReady."""
-        card = self._records.fresh().find(wanted)
+    def remove(self, wanted: str, owner: str = "") -> None:
+        """Deletes the voice of that id, else of that name. Raises VoiceNotFound, StorageFull or NotReady; BuiltinVoice
+        when an owner asks for a voice that is everybody's.
+        """
+        card = self._records.fresh().find(wanted, owner)
         if card is None:
             raise VoiceNotFound(_NOT_FOUND)
+        if card.owner != owner:
+            raise BuiltinVoice("This voice belongs to everybody; one key cannot delete it.")
         try:
             with plainly("written", FileNotFoundError):
                 self._folder.remove(_record_path(card))

@@ -64,7 +64,7 @@ def test_a_record_of_a_later_version_is_left_alone(folder: Folder, caplog: pytes
     store = VoiceStore(folder)
     store.add(*voice("Anna", 1))
     path = only_record(folder)
-    later = json.dumps({"format": 2, "sounds": "better"}).encode()
+    later = json.dumps({"format": 3, "sounds": "better"}).encode()
     folder.write(path, later)
     other = VoiceStore(folder)
     assert other.cards() == other.cards() == ()
