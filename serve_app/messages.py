@@ -137,6 +137,36 @@ class SpeakingReplica:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadPart:
+    """A stretch of the request's text and the words that are said for it.
+
+    text_start, text_end: its place in the request's text, in code points; equal for what is said and was not written.
+    """
+
+    text_start: int
+    text_end: int
+    written: str
+    spoken: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReadPiece:
+    """One utterance as it will be read: its parts, in speaking order, and the seconds of silence before it."""
+
+    parts: tuple[ReadPart, ...]
+    pause_before_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How a text will be read: at least one piece. What no part covers is not spoken."""
+
+    pieces: tuple[ReadPiece, ...]
+    pause_after_s: float
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ClipQuality:
     """What is known of a reference clip, as it was sent.
 

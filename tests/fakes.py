@@ -1,6 +1,7 @@
 """A speech service in memory, for tests of the HTTP edge: known samples, countable generators, faults on demand."""
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 
@@ -15,6 +16,9 @@ from serve_app.messages import (
     NewVoice,
     PreparedSpeech,
     PreparedUtterance,
+    Reading,
+    ReadPart,
+    ReadPiece,
     RegisteredVoice,
     SpeechRequest,
     VoiceInfo,
@@ -118,6 +122,17 @@ class FakeService:
                 )
 
         await asyncio.wait_for(reached(), timeout_s)
+
+    async def reading(self, text: str, normalized: bool) -> Reading:
+        """One piece without pauses, `&` read as "and" if normalized."""
+        await asyncio.sleep(0)
+        if self.prepare_error is not None:
+            raise self.prepare_error
+        parts = tuple(
+            ReadPart(found.start(), found.end(), found[0], "and" if normalized and found[0] == "&" else found[0])
+            for found in re.finditer("&|[^&]+", text)
+        )
+        return Reading((ReadPiece(parts, 0.0),), 0.0, self.warnings)
 
     async def voices(self) -> tuple[VoiceInfo, ...]:
         return self.known_voices

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serve_app.api.routes import create_api
 from serve_app.config import ApiConfig
 from serve_app.errors import NotReady, Overloaded, SpeechError
-from serve_app.messages import AudioChunk, NewVoice, PreparedSpeech, RegisteredVoice, SpeechRequest, VoiceInfo
+from serve_app.messages import AudioChunk, NewVoice, PreparedSpeech, Reading, RegisteredVoice, SpeechRequest, VoiceInfo
 
 READY_TIMEOUT_S = 2.0
 """A call to a deployment without replicas waits for one; readiness does not."""
@@ -30,7 +30,8 @@ LARGE_ARGUMENT_BYTES = 1024 * 1024
 class RayService:
     """`SpeechService` over the handles of the two other deployments.
 
-    preprocess: `prepare(request)`, `voices()`, `register_voice(new)`, `delete_voice(id_or_name)`.
+    preprocess: `prepare(request)`, `reading(text, normalized)`, `voices()`, `register_voice(new)`,
+    `delete_voice(id_or_name)`.
     synthesis: the async generator `speak(prepared)`, `ready()`.
     """
 
@@ -60,6 +61,10 @@ class RayService:
         finally:
             if not ended:  # the consumer left: the replica must hear of it
                 chunks.cancel()
+
+    async def reading(self, text: str, normalized: bool) -> Reading:
+        reading: Reading = await answer(self.preprocess.reading.remote(text, normalized))
+        return reading
 
     async def voices(self) -> tuple[VoiceInfo, ...]:
         return tuple(await answer(self.preprocess.voices.remote()))

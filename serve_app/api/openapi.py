@@ -6,6 +6,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
+from serve_app.api.reading import ReadingBody
 from serve_app.api.schema import SpeechBody
 from serve_app.config import ApiConfig
 
@@ -90,6 +91,14 @@ def speech_operation() -> Json:
     return operation("Speak a text", answers, requestBody=body)
 
 
+def reading_operation() -> Json:
+    body = {"required": True, "content": {"application/json": {"schema": ref("ReadingBody")}}}
+    answers = json_answer("Reading", "What would be spoken") | errors(400, 408, 413, 415, 429, 503)
+    return operation(
+        "How a text would be read: figures and signs in words, without speaking it", answers, requestBody=body
+    )
+
+
 def compat_operation(required: tuple[str, ...], texts: tuple[str, ...], file: str | None) -> Json:
     answers = audio_answer("audio/pcm") | errors(400, 403, 408, 413, 415, 429, 503)
     return operation(
@@ -115,6 +124,7 @@ def describe(config: ApiConfig) -> Json:
     ok = {"200": {"description": "OK", "content": {"text/plain": {"schema": {"const": "OK"}}}}}
     paths: Json = {
         "/v1/audio/speech": {"post": speech_operation()},
+        "/v1/audio/speech/reading": {"post": reading_operation()},
         "/v1/audio/voices": {"get": voices, "post": registration},
         "/v1/audio/voices/{voice}": {
             "parameters": [path_parameter("voice", "Id or name")],
@@ -155,7 +165,9 @@ def schemas(config: ApiConfig) -> Json:
     """What goes over the wire as JSON. The request's schema is the one that parses it."""
     speech = SpeechBody.model_json_schema(ref_template="#/components/schemas/{model}")
     nested = speech.pop("$defs", {})
-    speech["properties"]["input"] |= {"minLength": 1, "maxLength": config.max_input_characters}
+    reading_body = ReadingBody.model_json_schema()
+    for body in (speech, reading_body):
+        body["properties"]["input"] |= {"minLength": 1, "maxLength": config.max_input_characters}
     text: Json = {"type": "string"}
     text_or_null: Json = {"type": ["string", "null"]}
     integer: Json = {"type": "integer"}
@@ -181,6 +193,8 @@ def schemas(config: ApiConfig) -> Json:
     return {
         "SpeechBody": speech,
         **nested,
+        "ReadingBody": reading_body,
+        "Reading": reading_schema(),
         "Voice": voice,
         "RegisteredVoice": {"allOf": [ref("Voice"), object_of(quality={"type": "object"})]},
         "DeletedVoice": object_of(id=text, object={"const": "audio.voice.deleted"}, deleted={"const": True}),
@@ -195,6 +209,27 @@ def schemas(config: ApiConfig) -> Json:
         "Ready": object_of(ready={"type": "boolean"}),
         "Error": object_of(error=error),
     }
+
+
+def reading_schema() -> Json:
+    """Places are code points of `input`; what no part covers is not spoken."""
+    text: Json = {"type": "string"}
+    place: Json = {"type": "integer", "minimum": 0}
+    seconds: Json = {"type": "number", "minimum": 0}
+    part = object_of(text_start=place, text_end=place, written=text, spoken=text)
+    piece = object_of(
+        text_start=place,
+        text_end=place,
+        spoken=text,
+        pause_before_s=seconds,
+        parts={"type": "array", "minItems": 1, "items": part},
+    )
+    return object_of(
+        object={"const": "speech.reading"},
+        pieces={"type": "array", "minItems": 1, "items": piece},
+        pause_after_s=seconds,
+        warnings={"type": "array", "items": text},
+    )
 
 
 class Description:

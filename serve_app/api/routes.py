@@ -17,6 +17,7 @@ from serve_app.api.error_table import error_response
 from serve_app.api.live_socket import LiveSocket
 from serve_app.api.openapi import Description
 from serve_app.api.page import page_routes
+from serve_app.api.reading import ReadingEndpoint
 from serve_app.api.service import SpeechService
 from serve_app.api.speech import SpeechEndpoint
 from serve_app.api.voices import VoiceDeletion, VoiceRegistration
@@ -33,6 +34,7 @@ def create_api(service: SpeechService, config: ApiConfig) -> Starlette:
     app = Starlette(
         routes=[
             Route("/v1/audio/speech", SpeechEndpoint(service, config), methods=["POST"]),
+            Route("/v1/audio/speech/reading", ReadingEndpoint(service, config), methods=["POST"]),
             WebSocketRoute("/v1/audio/speech/stream", LiveSocket(service, config)),
             *[
                 Route(path, CompatEndpoint(mode, service, config), methods=["GET", "POST"])

@@ -163,13 +163,13 @@ def check_model(name: str | None, config: ApiConfig) -> None:
 
 
 def speakable(text: str, config: ApiConfig) -> str:
-    """The cleaned text, if it can be spoken. Errors: `EmptyInput`, `InputTooLong`."""
+    """The text as it came, so that places in it are the client's. Errors: `EmptyInput`, `InputTooLong` once cleaned."""
     cleaned = clean_text(text)
     if len(cleaned) > config.max_input_characters:
         raise InputTooLong(f"The text has more than {config.max_input_characters} characters.")
     if not is_speakable(cleaned):
         raise EmptyInput("The text holds no letter and no digit: there is nothing to speak.")
-    return cleaned
+    return text
 
 
 def is_speakable(text: str) -> bool:

@@ -7,7 +7,7 @@ runs without Ray.
 from collections.abc import AsyncGenerator
 from typing import Protocol
 
-from serve_app.messages import AudioChunk, NewVoice, PreparedSpeech, RegisteredVoice, SpeechRequest, VoiceInfo
+from serve_app.messages import AudioChunk, NewVoice, PreparedSpeech, Reading, RegisteredVoice, SpeechRequest, VoiceInfo
 
 
 class SpeechService(Protocol):
@@ -19,6 +19,10 @@ class SpeechService(Protocol):
 
     def speak(self, prepared: PreparedSpeech) -> AsyncGenerator[AudioChunk, None]:
         """Generate the audio. Closing the generator at any moment, also before its first chunk, frees the stream."""
+        ...
+
+    async def reading(self, text: str, normalized: bool) -> Reading:
+        """How a request with this text would be read. Errors: `EmptyInput`."""
         ...
 
     async def voices(self) -> tuple[VoiceInfo, ...]:

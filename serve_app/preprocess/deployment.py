@@ -3,7 +3,7 @@
 import asyncio
 
 from serve_app.config import AppConfig
-from serve_app.messages import NewVoice, PreparedSpeech, RegisteredVoice, SpeechRequest, VoiceInfo
+from serve_app.messages import NewVoice, PreparedSpeech, Reading, RegisteredVoice, SpeechRequest, VoiceInfo
 from serve_app.preprocess.preprocessor import Preprocessor
 
 
@@ -17,6 +17,10 @@ class Preprocess:
     async def prepare(self, request: SpeechRequest) -> PreparedSpeech:
         """Raises InvalidRequest and its kin."""
         return await asyncio.to_thread(self._preprocessor.prepare, request)
+
+    async def reading(self, text: str, normalized: bool) -> Reading:
+        """How `prepare` would read a text. Raises EmptyInput."""
+        return await asyncio.to_thread(self._preprocessor.reading, text, normalized)
 
     async def voices(self, owner: str = "") -> tuple[VoiceInfo, ...]:
         """Every voice that this owner's requests may name."""

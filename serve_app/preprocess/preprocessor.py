@@ -16,6 +16,7 @@ from serve_app.messages import (
     NewVoice,
     PreparedSpeech,
     PreparedUtterance,
+    Reading,
     ReferenceClip,
     RegisteredVoice,
     SpeechRequest,
@@ -26,8 +27,9 @@ from serve_app.preprocess.denoise import warm_up
 from serve_app.preprocess.intake import Intake, take_in
 from serve_app.preprocess.normalize import clean, normalize
 from serve_app.preprocess.prompt_cache import PromptCache
+from serve_app.preprocess.reading import reading_of
 from serve_app.preprocess.reference_audio import decode
-from serve_app.preprocess.speakable import speakable
+from serve_app.preprocess.speakable import SpeakableText, speakable
 from serve_app.preprocess.tokenizer import END_OF_PROMPT, VOCABULARY, Tokenizer
 from serve_app.preprocess.voice_activity import VoiceActivity
 from serve_app.preprocess.voice_card import VoiceCard
@@ -95,7 +97,7 @@ class Preprocessor:
         else zero-shot when the voice's clip has a transcript; else cross-lingual (a clip alone) or sft (no clip).
         Raises EmptyInput, VoiceNotFound or InvalidAudio and its kin.
         """
-        text = speakable(request.text, request.normalize, self._tokenizer, self._config.max_utterance_tokens)
+        text = self._speakable(request.text, request.normalize)
         if request.reference is not None:
             reference = request.reference
             voice = self._sent_voice(reference)
@@ -109,14 +111,18 @@ class Preprocessor:
             prefix_ids, speech_prefix_ids = _NO_IDS, _NO_IDS
         utterances = tuple(
             PreparedUtterance(
-                piece.ids, prefix_ids, speech_prefix_ids, piece.start, piece.end, pause_before_s=piece.pause_before_s
+                spoken.ids, prefix_ids, speech_prefix_ids, spoken.piece.start, spoken.piece.end, spoken.pause_before_s
             )
-            for piece in text.pieces
+            for spoken in text.pieces
         )
         seed = secrets.randbits(63) if request.seed is None else request.seed % 2**63
         return PreparedSpeech(
-            request.request_id, voice, utterances, seed, request.speed, text.pause_after_s, text.warnings
+            request.request_id, voice, utterances, seed, request.speed, text.pause_after_s, warnings=text.warnings
         )
+
+    def reading(self, text: str, normalized: bool) -> Reading:
+        """How `prepare` would read a text, without a voice. Raises EmptyInput."""
+        return reading_of(text, self._speakable(text, normalized))
 
     def check(self, reference: ReferenceClip) -> ClipQuality:
         """The report on a clip. Raises InvalidAudio and its kin."""
@@ -129,6 +135,9 @@ class Preprocessor:
         """
         intake = self._take_in(reference)
         return self._sent_voice(reference, intake), intake.quality
+
+    def _speakable(self, text: str, normalized: bool) -> SpeakableText:
+        return speakable(text, normalized, self._tokenizer, self._config.max_utterance_tokens)
 
     def _named_voice(self, name: str, owner: str = "") -> VoicePrompt:
         if not self._voices.has(name):

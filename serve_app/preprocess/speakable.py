@@ -6,7 +6,7 @@ from serve_app.errors import EmptyInput
 from serve_app.messages import Int32Array
 from serve_app.preprocess.markup import read_markup
 from serve_app.preprocess.normalize import clean, normalize
-from serve_app.preprocess.split import split
+from serve_app.preprocess.split import Piece, split
 from serve_app.preprocess.tokenizer import Tokenizer
 
 _NOTHING = "The text holds nothing that can be spoken."
@@ -14,11 +14,10 @@ _NOTHING = "The text holds nothing that can be spoken."
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SpeakablePiece:
-    """ids: int32 [T], T >= 1. start, end: code points of the request's text."""
+    """ids: int32 [T], T >= 1, of the piece's text. pause_before_s: seconds of silence asked for before it."""
 
     ids: Int32Array
-    start: int
-    end: int
+    piece: Piece
     pause_before_s: float
 
 
@@ -49,7 +48,7 @@ def speakable(text: str, normalized: bool, tokenizer: Tokenizer, max_tokens: int
         for piece in split(words, tokenizer.spans, max_tokens, starts_speech=not pieces):
             ids = tokenizer.encode(piece.text)
             if len(ids):
-                pieces.append(SpeakablePiece(ids, piece.start, piece.end, waiting_s))
+                pieces.append(SpeakablePiece(ids, piece, waiting_s))
                 waiting_s = 0.0
     if not pieces:
         raise EmptyInput(_NOTHING)

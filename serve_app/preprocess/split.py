@@ -6,7 +6,7 @@ first piece is short, so that sound starts early.
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from serve_app.errors import EmptyInput
 from serve_app.preprocess.aligned_text import AlignedText
@@ -31,11 +31,24 @@ _WORD_EDGE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """One piece of text to speak, and its place [start, end) in the request's text, in code points."""
+    """One piece of text to speak, a line without its outer spaces, and what it stands for in the request's text."""
 
-    text: str
-    start: int
-    end: int
+    words: AlignedText
+
+    @property
+    def text(self) -> str:
+        """What is spoken."""
+        return self.words.text
+
+    @property
+    def start(self) -> int:
+        """Where it begins in the request's text, in code points."""
+        return min(self.words.starts)
+
+    @property
+    def end(self) -> int:
+        """Where it ends there."""
+        return max(self.words.ends)
 
 
 def split(aligned: AlignedText, measure: Measure, max_tokens: int, starts_speech: bool = True) -> tuple[Piece, ...]:
@@ -59,8 +72,8 @@ def split(aligned: AlignedText, measure: Measure, max_tokens: int, starts_speech
         body = text[start:end]
         first, last = start + len(body) - len(body.lstrip()), start + len(body.rstrip())
         if is_speakable(body):
-            span = aligned.span(first, last)
-            pieces.append(Piece(" ".join(text[first:last].split("\n")), *span))
+            words = aligned.cut(first, last)
+            pieces.append(Piece(replace(words, text=words.text.replace("\n", " "))))
     return tuple(pieces)
 
 

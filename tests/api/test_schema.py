@@ -59,8 +59,13 @@ def test_model_aliases(model: str) -> None:
     parse(model=model)
 
 
-def test_text_is_composed_and_stripped_of_controls() -> None:
-    assert parse(input="\ufeffCafe\u0301\x00\x07\x85 au\nlait\t!").request.text == "Café au\nlait\t!"
+def test_text_stays_as_it_came_so_that_places_in_it_are_the_clients() -> None:
+    text = "\ufeffCafe\u0301\x00\x07\x85 au\nlait\t!"
+    assert parse(input=text).request.text == text
+
+
+def test_side_texts_are_composed_and_stripped_of_controls() -> None:
+    assert parse(instructions="\ufeffCafe\u0301\x00\x07\x85 au\nlait\t!").request.instructions == "Café au\nlait\t!"
 
 
 def test_length_counts_code_points_after_cleaning() -> None:
