@@ -47,6 +47,9 @@ class ApiConfig(Settings):
     """Name of an environment variable that holds keys, separated by commas or spaces."""
     listings_need_key: bool = False
     """Ask for a key for the lists of models and voices too."""
+    voices_per_key: bool = False
+    """A registered voice belongs to the key that registered it: no other can list, use or delete it, or learn of it.
+    Voices registered without this stay everybody's."""
     max_streams_per_key: int | None = Field(default=None, ge=1)
     """Requests for speech that one key may have open at once, on one ingress replica."""
 

@@ -59,6 +59,7 @@ class FakeService:
     requests: list[SpeechRequest] = field(default_factory=list)
     register_error: Exception | None = None
     registered: list[NewVoice] = field(default_factory=list)
+    owners: dict[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     open_streams: int = 0
     opened_streams: int = 0
@@ -77,7 +78,7 @@ class FakeService:
             await self.announce()
         if self.prepare_error is not None:
             raise self.prepare_error
-        known = {name for voice in self.known_voices for name in (voice.id, voice.name)}
+        known = {name for voice in await self.voices(request.owner) for name in (voice.id, voice.name)}
         if request.reference is None and request.voice not in known:
             raise VoiceNotFound("No voice of that id or name.")
         prompt = VoicePrompt("k", NO_IDS, NO_IDS, np.zeros((0, 80), np.float32), np.zeros(192, np.float32))
@@ -134,21 +135,23 @@ class FakeService:
         )
         return Reading((ReadPiece(parts, 0.0),), 0.0, self.warnings)
 
-    async def voices(self) -> tuple[VoiceInfo, ...]:
-        return self.known_voices
+    async def voices(self, owner: str = "") -> tuple[VoiceInfo, ...]:
+        return tuple(voice for voice in self.known_voices if self.owners.get(voice.id, owner) == owner)
 
     async def register_voice(self, new: NewVoice) -> RegisteredVoice:
         if self.register_error is not None:
             raise self.register_error
-        if any(new.name == voice.name for voice in self.known_voices):
+        if any(new.name == voice.name for voice in await self.voices(new.owner)):
             raise VoiceExists("The name is taken.")
         self.registered.append(new)
         info = VoiceInfo(f"voice_{len(self.known_voices)}", new.name, False, 1_700_000_002, new.language)
         self.known_voices = (*self.known_voices, info)
+        if new.owner:
+            self.owners[info.id] = new.owner
         return RegisteredVoice(info, ClipQuality(2.0, 1.5, 30.0, -20.0, 0.0, 8000, False, ("A bit short.",)))
 
-    async def delete_voice(self, id_or_name: str) -> None:
-        [voice] = [voice for voice in self.known_voices if id_or_name in (voice.id, voice.name)]
+    async def delete_voice(self, id_or_name: str, owner: str = "") -> None:
+        [voice] = [voice for voice in await self.voices(owner) if id_or_name in (voice.id, voice.name)]
         if voice.builtin:
             raise BuiltinVoice("A built-in voice cannot be deleted.")
         self.known_voices = tuple(known for known in self.known_voices if known != voice)

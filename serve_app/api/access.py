@@ -29,7 +29,8 @@ TRY_AGAIN_LATER = 1013
 def load_keys(config: ApiConfig) -> frozenset[str]:
     """The configured keys; empty where none are configured.
 
-    Errors: ValueError where a file or variable is named that holds none: a typing error must not open the door.
+    Errors: ValueError where a file or variable is named that holds none, or voices are to belong to keys and there are
+    none: a typing error must not open the door.
     """
     keys: set[str] = set()
     if config.api_keys_file is not None:
@@ -43,11 +44,19 @@ def load_keys(config: ApiConfig) -> frozenset[str]:
         if not found:
             raise ValueError("the variable named by api_keys_variable holds no key")
         keys |= found
+    if config.voices_per_key and not keys:
+        raise ValueError("voices_per_key needs keys: api_keys_file or api_keys_variable")
     return frozenset(keys)
 
 
+def voice_owner(scope: Scope) -> str:
+    """Whose voices a request may use beside everybody's: a name for its key; empty unless voices belong to keys."""
+    owner: str = scope["state"].get("voice_owner", "")
+    return owner
+
+
 class Access:
-    """Lets a request through, or answers 401, 429, or for a WebSocket 1008, 1013.
+    """Lets a request through, or answers 401, 429, or for a WebSocket 1008, 1013. Notes whose voices it may use.
 
     keys: may be empty. Only digests are kept, all of one length, and each is compared in constant time.
     """
@@ -65,10 +74,16 @@ class Access:
         if scope["type"] == "websocket" and not is_welcome_origin(scope, self.config):
             await refuse_socket(scope, receive, send, POLICY_VIOLATION, "This origin is not allowed.")
             return
-        if not self.digests or self.is_open(scope):
+        if not self.digests:
             await self.app(scope, receive, send)
             return
         digest = self.matching(presented_key(scope))
+        if digest is not None and self.config.voices_per_key:
+            # Not the key's digest itself: this travels, and is stored beside the voice.
+            scope["state"]["voice_owner"] = hashlib.sha256(b"owner of voices" + digest).hexdigest()
+        if self.is_open(scope):
+            await self.app(scope, receive, send)
+            return
         if digest is None:
             if scope["type"] == "websocket":
                 await refuse_socket(scope, receive, send, POLICY_VIOLATION, "Invalid API key.")

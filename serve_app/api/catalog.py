@@ -5,6 +5,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
+from serve_app.api.access import voice_owner
 from serve_app.api.error_table import HTTP_ROWS, INVALID_REQUEST, ApiError, ErrorRow
 from serve_app.api.service import SpeechService
 from serve_app.config import ApiConfig
@@ -33,7 +34,7 @@ class Catalog:
         return JSONResponse({"ready": True})
 
     async def models(self, request: Request) -> Response:
-        model = await self.model_object(self.config.model_name)
+        model = await self.model_object(self.config.model_name, voice_owner(request.scope))
         return JSONResponse({"object": "list", "data": [model]})
 
     async def model(self, request: Request) -> Response:
@@ -41,23 +42,24 @@ class Catalog:
         name = request.path_params["model"]
         if name != self.config.model_name and name not in self.config.model_aliases:
             raise ApiError(ErrorRow(404, INVALID_REQUEST, "model_not_found", "model"), "That model is not served here.")
-        return JSONResponse(await self.model_object(name))
+        return JSONResponse(await self.model_object(name, voice_owner(request.scope)))
 
     async def audio_models(self, request: Request) -> Response:
         name = self.config.model_name
         return JSONResponse({"models": [{"id": name, "name": name}]})
 
     async def voices(self, request: Request) -> Response:
-        voices = [voice_object(voice) for voice in await self.service.voices()]
+        voices = [voice_object(voice) for voice in await self.service.voices(voice_owner(request.scope))]
         # both names for the list: clients look for either
         return JSONResponse({"object": "list", "voices": voices, "data": voices})
 
     async def voice(self, request: Request) -> Response:
         """One voice, by id or name; an id wins over a name. Errors: `ApiError` 404."""
-        return JSONResponse(voice_object(find_voice(await self.service.voices(), request.path_params["voice"])))
+        voices = await self.service.voices(voice_owner(request.scope))
+        return JSONResponse(voice_object(find_voice(voices, request.path_params["voice"])))
 
-    async def model_object(self, name: str) -> dict[str, Any]:
-        voices = [{"name": voice.name, "language": voice.language} for voice in await self.service.voices()]
+    async def model_object(self, name: str, owner: str) -> dict[str, Any]:
+        voices = [{"name": voice.name, "language": voice.language} for voice in await self.service.voices(owner)]
         return {
             "id": name,
             "object": "model",

@@ -4,11 +4,13 @@ Its client really sends a GET with a body. The answer is raw s16le at 24 kHz.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from serve_app.api.access import voice_owner
 from serve_app.api.boundary import request_id
 from serve_app.api.error_table import error_response, invalid_field
 from serve_app.api.forms import Form, read_form
@@ -32,7 +34,7 @@ class CompatEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         form = await read_form(scope, receive, self.config)
-        request = self.to_request(form, self.config, request_id(scope))
+        request = replace(self.to_request(form, self.config, request_id(scope)), owner=voice_owner(scope))
         order = SpeechOrder(request, OutputOptions(audio_format="pcm"))
         await run_while_connected(receive, stream_audio(self.service, order, send))
 

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, Strict, StringConstraints
 from starlette.types import Receive, Scope, Send
 
+from serve_app.api.access import voice_owner
 from serve_app.api.audio_stream import Usage
 from serve_app.api.boundary import request_id
 from serve_app.api.encoders import encoder_for
@@ -99,17 +100,20 @@ class DashscopeSocket:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         frames = Frames(scope, receive, send)
         await frames.accept()
-        await DashscopeSession(frames, self.service, self.config, request_id(scope)).run()
+        await DashscopeSession(frames, self.service, self.config, request_id(scope), voice_owner(scope)).run()
 
 
 class DashscopeSession:
     """One connection and at most one task at a time."""
 
-    def __init__(self, frames: Frames, service: SpeechService, config: ApiConfig, identifier: str) -> None:
+    def __init__(
+        self, frames: Frames, service: SpeechService, config: ApiConfig, identifier: str, owner: str
+    ) -> None:
         self.frames = frames
         self.service = service
         self.config = config
         self.identifier = identifier
+        self.owner = owner
         self.task: Task | None = None
 
     async def run(self) -> None:
@@ -164,7 +168,7 @@ class DashscopeSession:
             instructions=parameters.instruction,
             seed=parameters.seed,
         )
-        request = speech_request(settings, "", self.config, self.identifier)
+        request = speech_request(settings, "", self.config, self.identifier, self.owner)
         task = Task(command.header.task_id, request, parameters)
         self.task = task
         await self.frames.send(event(task.id, "task-started"))

@@ -66,15 +66,15 @@ class RayService:
         reading: Reading = await answer(self.preprocess.reading.remote(text, normalized))
         return reading
 
-    async def voices(self) -> tuple[VoiceInfo, ...]:
-        return tuple(await answer(self.preprocess.voices.remote()))
+    async def voices(self, owner: str = "") -> tuple[VoiceInfo, ...]:
+        return tuple(await answer(self.preprocess.voices.remote(owner)))
 
     async def register_voice(self, new: NewVoice) -> RegisteredVoice:
         registered: RegisteredVoice = await answer(self.preprocess_for(new.audio).register_voice.remote(new))
         return registered
 
-    async def delete_voice(self, id_or_name: str) -> None:
-        await answer(self.preprocess.delete_voice.remote(id_or_name))
+    async def delete_voice(self, id_or_name: str, owner: str = "") -> None:
+        await answer(self.preprocess.delete_voice.remote(id_or_name, owner))
 
     async def ready(self) -> bool:
         try:

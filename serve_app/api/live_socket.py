@@ -24,6 +24,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Strict
 from starlette.types import Receive, Scope, Send
 
+from serve_app.api.access import voice_owner
 from serve_app.api.audio_stream import Usage
 from serve_app.api.boundary import request_id
 from serve_app.api.encoders import encoded_rate_hz, encoder_for
@@ -72,17 +73,20 @@ class LiveSocket:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         frames = Frames(scope, receive, send)
         await frames.accept()
-        await LiveSession(frames, self.service, self.config, request_id(scope)).run()
+        await LiveSession(frames, self.service, self.config, request_id(scope), voice_owner(scope)).run()
 
 
 class LiveSession:
     """One connection: this task reads, another speaks."""
 
-    def __init__(self, frames: Frames, service: SpeechService, config: ApiConfig, identifier: str) -> None:
+    def __init__(
+        self, frames: Frames, service: SpeechService, config: ApiConfig, identifier: str, owner: str
+    ) -> None:
         self.frames = frames
         self.service = service
         self.config = config
         self.identifier = identifier
+        self.owner = owner
         self.settings = SpeechSettings()
         self.num_stretches = 0
         self.done = False
@@ -134,7 +138,7 @@ class LiveSession:
             identifier = f"{self.identifier}-{self.num_stretches}"
             self.writing = Stretch(
                 identifier,
-                speech_request(self.settings, "", self.config, identifier),
+                speech_request(self.settings, "", self.config, identifier, self.owner),
                 self.settings.response_format or "pcm",
                 self.settings.sample_rate or SAMPLE_RATE_HZ,
                 TextFeed(self.config.max_pending_characters),

@@ -125,12 +125,12 @@ def explain(error: ValidationError) -> ApiError:
     return invalid_field(param, f"Invalid '{param}': {text[:1].lower()}{text[1:]}.")
 
 
-def parse_speech(raw: bytes, config: ApiConfig, request_id: str) -> SpeechOrder:
+def parse_speech(raw: bytes, config: ApiConfig, request_id: str, owner: str = "") -> SpeechOrder:
     """Errors: `ApiError` (400, 404, 413), `EmptyInput`, `InputTooLong`, `InvalidAudio`, `AudioTooLong`."""
     body = parse_json(SpeechBody, raw)
     if len(raw) - len(body.ref_audio or "") > config.max_body_bytes:
         raise ApiError(HTTP_ROWS[413], "The request body is too large.")
-    request = speech_request(body, speakable(body.input, config), config, request_id)
+    request = speech_request(body, speakable(body.input, config), config, request_id, owner)
     output = OutputOptions(
         audio_format=body.response_format or "mp3",
         sample_rate_hz=body.sample_rate or SAMPLE_RATE_HZ,
@@ -139,8 +139,10 @@ def parse_speech(raw: bytes, config: ApiConfig, request_id: str) -> SpeechOrder:
     return SpeechOrder(request, output)
 
 
-def speech_request(settings: SpeechSettings, text: str, config: ApiConfig, request_id: str) -> SpeechRequest:
-    """Errors: `ApiError` 404 for the model, `InvalidAudio`, `AudioTooLong`."""
+def speech_request(
+    settings: SpeechSettings, text: str, config: ApiConfig, request_id: str, owner: str = ""
+) -> SpeechRequest:
+    """owner: of the voices it may use. Errors: `ApiError` 404 for the model, `InvalidAudio`, `AudioTooLong`."""
     check_model(settings.model, config)
     return SpeechRequest(
         request_id=request_id,
@@ -152,6 +154,7 @@ def speech_request(settings: SpeechSettings, text: str, config: ApiConfig, reque
         # the engine's seeds are not negative
         seed=None if settings.seed is None else settings.seed % 2**63,
         normalize=settings.normalize is not False,
+        owner=owner,
     )
 
 

@@ -25,15 +25,15 @@ class SpeechService(Protocol):
         """How a request with this text would be read. Errors: `EmptyInput`."""
         ...
 
-    async def voices(self) -> tuple[VoiceInfo, ...]:
-        """Every voice that `SpeechRequest.voice` can name."""
+    async def voices(self, owner: str = "") -> tuple[VoiceInfo, ...]:
+        """Every voice that `SpeechRequest.voice` can name in a request of this owner."""
         ...
 
     async def register_voice(self, new: NewVoice) -> RegisteredVoice:
         """Store a voice for good. Errors: `InvalidVoiceName`, `VoiceExists`, `InvalidAudio` and its kin."""
         ...
 
-    async def delete_voice(self, id_or_name: str) -> None:
+    async def delete_voice(self, id_or_name: str, owner: str = "") -> None:
         """Errors: `VoiceNotFound`, `BuiltinVoice`."""
         ...
 

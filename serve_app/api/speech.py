@@ -6,6 +6,7 @@ from contextlib import aclosing
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
+from serve_app.api.access import voice_owner
 from serve_app.api.audio_stream import Usage, encoded_parts
 from serve_app.api.body import read_body
 from serve_app.api.boundary import request_id
@@ -32,7 +33,7 @@ class SpeechEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         check_content_type(scope)
         raw = await read_body(scope, receive, max_bytes_with_clip(self.config), self.config.body_timeout_s)
-        order = parse_speech(raw, self.config, request_id(scope))
+        order = parse_speech(raw, self.config, request_id(scope), voice_owner(scope))
         await run_while_connected(receive, stream_audio(self.service, order, send))
 
 

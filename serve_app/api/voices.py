@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
+from serve_app.api.access import voice_owner
 from serve_app.api.catalog import find_voice, voice_object
 from serve_app.api.error_table import HTTP_ROWS, ApiError, invalid_field, row_of
 from serve_app.api.forms import Form, read_form
@@ -38,7 +39,8 @@ class VoiceRegistration:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Errors: `ApiError`; `InvalidVoiceName`, `VoiceExists`; those of a clip, with the form's name for it."""
-        new = new_voice(await read_form(scope, receive, self.config), self.config)
+        form = await read_form(scope, receive, self.config)
+        new = replace(new_voice(form, self.config), owner=voice_owner(scope))
         try:
             registered = await self.service.register_voice(new)
         except InvalidAudio as error:
@@ -54,9 +56,10 @@ class VoiceDeletion:
 
     async def delete(self, request: Request) -> Response:
         """Errors: `ApiError` 404, `BuiltinVoice`."""
-        voice = find_voice(await self.service.voices(), request.path_params["voice"])
+        owner = voice_owner(request.scope)
+        voice = find_voice(await self.service.voices(owner), request.path_params["voice"])
         try:
-            await self.service.delete_voice(voice.id)
+            await self.service.delete_voice(voice.id, owner)
         except VoiceNotFound as error:  # somebody else was faster
             raise ApiError(HTTP_ROWS[404], error.message) from None
         return JSONResponse({"id": voice.id, "object": "audio.voice.deleted", "deleted": True})

@@ -62,7 +62,7 @@ async def test_voices() -> None:
 
 async def test_error_of_the_service_in_a_listing() -> None:
     class Down(FakeService):
-        async def voices(self):  # type: ignore[no-untyped-def]
+        async def voices(self, owner=""):  # type: ignore[no-untyped-def]
             raise NotReady("No replica.")
 
     async with client_of(Down()) as client:
