@@ -119,6 +119,7 @@ def serve(
     os.environ.pop("RAY_ADDRESS", None)
     set_ray_environment()
     require_sound(config)
+    err.print(access_message(host, settings), soft_wrap=True)
     signal.signal(signal.SIGTERM, interrupt)
     with tempfile.TemporaryDirectory(prefix="cosyserve-") as scratch:
         effective = Path(scratch) / config.name
@@ -177,6 +178,16 @@ def require_sound(config: Path) -> None:
         err.print(line, style="red" if finding.is_fault else "yellow", markup=False, soft_wrap=True)
     if any(finding.is_fault for finding in findings):
         fail(f"{config} is not sound; nothing was started")
+
+
+def access_message(host: str, settings: dict[str, Any]) -> str:
+    """Who can use the service that is about to start."""
+    from serve_app.yaml_check import has_keys, is_loopback
+
+    keys = "API keys are asked for" if has_keys(settings) else "no API keys are configured"
+    if is_loopback(host):
+        return f"Listening on loopback only ({host}): nobody outside this machine can connect; {keys}."
+    return f"Listening on {host}, which can be reached from outside; {keys}."
 
 
 def set_ray_environment() -> None:

@@ -3,6 +3,7 @@
 Serve itself accepts keys that it does not know. Which there are is read from Ray's own schema, given by the caller.
 """
 
+import ipaddress
 import os
 import warnings
 from collections import Counter
@@ -74,7 +75,7 @@ class Checker:
             findings += self._check_application(application, ("applications", index))
         if isinstance(applications, list) and not applications:
             findings.append(Finding(("applications",), "there is none"))
-        return findings + self._check_demand(content)
+        return [*findings, *_exposure(content), *self._check_demand(content)]
 
     def _check_ray_service(self, manifest: Mapping[str, Any]) -> list[Finding]:
         """The Serve settings inside a Kubernetes manifest; its paths and machines are elsewhere."""
@@ -187,6 +188,32 @@ def _file_faults(arguments: Mapping[str, Any], place: Place) -> Iterator[Finding
     keys = _argument(arguments, "api", "api_keys_file", None)
     if isinstance(keys, str) and not Path(keys).is_file():
         yield Finding((*place, "api", "api_keys_file"), f"there is no file {keys}")
+
+
+def has_keys(content: Mapping[str, Any]) -> bool:
+    """Whether every application of ours in a Serve YAML asks for API keys."""
+    ours = [a for _, a in _mappings(content.get("applications")) if a.get("import_path") == IMPORT_PATH]
+    names = ("api_keys_file", "api_keys_variable")
+    return all(any(_argument(a.get("args"), "api", name, None) for name in names) for a in ours)
+
+
+def is_loopback(host: object) -> bool:
+    """Whether only this machine can connect to that address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(str(host)).is_loopback
+    except ValueError:
+        return False
+
+
+def _exposure(content: Mapping[str, Any]) -> Iterator[Finding]:
+    """A warning where whoever reaches this machine may do everything."""
+    options = content.get("http_options")
+    host = options.get("host") if isinstance(options, dict) else None
+    if host is not None and not is_loopback(host) and not has_keys(content):
+        message = f"{host} can be reached from outside, and without keys (api_keys_file) everybody may do everything"
+        yield Finding(("http_options", "host"), message, is_fault=False)
 
 
 def _argument(arguments: object, part: str, name: str, default: object) -> object:
