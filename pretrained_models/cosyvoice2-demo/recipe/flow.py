@@ -1,5 +1,5 @@
 """Train the flow in two stages: the encoder to give the normalised voice's mel, then the estimator to give any
-speaker's.
+speaker's. A third stage writes the flow's own mels of training sentences, for the vocoder to learn from.
 
 The encoder starts from the centroids; its upsampled layers stay the identity (their output projections are zero), so
 the mel it gives depends on a few neighbouring codes only. The estimator is a velocity field that
@@ -9,9 +9,11 @@ weights.
 
     python flow.py --work WORK --stage encoder --minutes 10
     python flow.py --work WORK --stage estimator --minutes 40 --rate 7e-4 --final-rate 1e-4
+    python flow.py --work WORK --stage mels --minutes 8
 """
 
 import argparse
+import itertools
 import math
 import time
 from pathlib import Path
@@ -357,16 +359,62 @@ def train_estimator(training: Training, work: Path, minutes: float, rate: float,
     training.save()
 
 
+@torch.inference_mode()
+def rendered(flow: CausalMaskedDiffWithXvec, prompt: shards.Sentence, sentence: shards.Sentence) -> torch.Tensor:
+    """The mel of a sentence by the prompt's speaker, as it is made when speaking. [2N, 80]."""
+    assert prompt.mel is not None and prompt.speaker is not None
+    codes = torch.from_numpy(np.concatenate([prompt.codes, sentence.codes]).astype(np.int64))
+    mu = encode(flow, codes[None]).transpose(1, 2)
+    given = torch.zeros_like(mu)
+    given[0, :, : len(prompt.mel)] = torch.from_numpy(prompt.mel.astype(np.float32)).T
+    parameters = torch.from_numpy(prompt.speaker)[None] + SPEAKER_NOISE * torch.randn(1, NUM_PARAMETERS)
+    speaker = flow.spk_embed_affine_layer(F.normalize(embed_parameters(parameters), dim=1))
+    x, mask = torch.randn_like(mu), torch.ones_like(mu[:, :1])
+    times = 1 - torch.cos(torch.linspace(0, 1, 11) * 0.5 * torch.pi)
+    for start, end in itertools.pairwise(times):
+        x = x + (end - start) * flow.decoder.estimator(x, mask, mu, start[None], speaker, given, streaming=True)
+    return x[0, :, len(prompt.mel) :].T
+
+
+def write_mels(flow: CausalMaskedDiffWithXvec, work: Path, minutes: float) -> None:
+    """Mels of the sentences that have another one by the same speaker, shard by shard, until the time is over."""
+    rng = np.random.default_rng(0)
+    started = time.monotonic()
+    audio = {name: sentences for name in shards.shard_names(work) if (sentences := shards.load_audio(work, name))}
+    by_speaker: dict[bytes, list[shards.Sentence]] = {}
+    for sentence in (s for sentences in audio.values() for s in sentences):
+        assert sentence.speaker is not None
+        by_speaker.setdefault(sentence.speaker.tobytes(), []).append(sentence)
+    for number, (name, sentences) in enumerate(audio.items()):
+        end_s = started + minutes * 60 * (number + 1) / len(audio)
+        made: dict[int, NDArray[np.float16]] = {}
+        for index, sentence in enumerate(sentences):
+            assert sentence.speaker is not None
+            others = [s for s in by_speaker[sentence.speaker.tobytes()] if s is not sentence and len(s.codes) > 40]
+            if others and time.monotonic() < end_s:
+                prompt = others[rng.integers(len(others))]
+                made[index] = rendered(flow, prompt, sentence).numpy().astype(np.float16)
+        shards.save_flow_mels(work, name, made)
+        frames = sum(len(mel) for mel in made.values())
+        near = np.mean([np.abs(mel - np.asarray(sentences[i].mel)).mean() for i, mel in made.items()])
+        print(f"{name}: {len(made)} sentences, {frames / 180000:.2f} h, L1 {near:.3f}", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--stage", choices=["encoder", "estimator"], required=True)
+    parser.add_argument("--stage", choices=["encoder", "estimator", "mels"], required=True)
     parser.add_argument("--minutes", type=float, required=True)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--final-rate", type=float, default=1e-3)
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
+    if args.stage == "mels":
+        flow = dims.build_flow().eval()
+        flow.load_state_dict(torch.load(args.work / "state/flow.pt", weights_only=True)["average"])
+        write_mels(flow, args.work, args.minutes)
+        return
     training = Training(args.work, args.stage, args.rate)
     torch.manual_seed(training.steps[args.stage])
     train = train_encoder if args.stage == "encoder" else train_estimator

@@ -2,9 +2,10 @@
 
 Upstream's sequence: sos, text, task, codes, eos. An item is one to three sentences in a row, which is what a zero-
 shot prompt looks like to the model; one in twenty starts with an unspoken instruction and <|endofprompt|>; one in eight
-is laid out for text that arrives while it is spoken: 5 text tokens, then 15 codes, and so on. Input codes are disturbed so that the model learns to recover from its own choices. Code embeddings and the output layer
-are a shared function of the centroids plus a correction for each code, so that rare codes learn from their
-neighbours. State: WORK/state/language.pt, with a running average of the weights, which is what gets exported.
+is laid out for text that arrives while it is spoken: 5 text tokens, then 15 codes, and so on. Input codes are disturbed
+so that the model learns to recover from its own choices. Code embeddings and the output layer are a shared function of
+the centroids plus a correction for each code, so that rare codes learn from their neighbours. State:
+WORK/state/language.pt, with a running average of the weights, which is what gets exported.
 
     python language.py --work WORK --minutes 60 --rate 1.5e-3 --final-rate 1.5e-3
 """

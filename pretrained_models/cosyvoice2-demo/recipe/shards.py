@@ -81,6 +81,24 @@ def load_audio(work: Path, name: str) -> list[Sentence]:
     ]
 
 
+def save_flow_mels(work: Path, name: str, mels: dict[int, NDArray[np.float16]]) -> None:
+    """Keep the mels that the flow makes of a shard's sentences, by their index, beside the shard."""
+    path = work / f"corpus/{name}.flow.npz"
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    with temporary.open("wb") as file:
+        np.savez(file, **{str(index): mel for index, mel in mels.items()})
+    temporary.rename(path)
+
+
+def load_flow_mels(work: Path, name: str) -> dict[int, NDArray[np.float16]]:
+    """What `save_flow_mels` kept; empty where it kept nothing."""
+    path = work / f"corpus/{name}.flow.npz"
+    if not path.exists():
+        return {}
+    with np.load(path) as file:
+        return {int(index): file[index] for index in file.files}
+
+
 def save_state(path: Path, state: dict[str, Any]) -> None:
     """Write a training state so that a crash leaves the old one."""
     path.parent.mkdir(parents=True, exist_ok=True)

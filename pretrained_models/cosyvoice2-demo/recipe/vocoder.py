@@ -4,11 +4,13 @@ discriminator.
 State: WORK/state/vocoder.pt. Stops after --minutes; run again to go on.
 
     python vocoder.py --work WORK --minutes 60 --rate 1.2e-3 --final-rate 1e-4
+    python vocoder.py --work WORK --minutes 40 --rate 8e-4 --final-rate 2e-5 --flow-share 0.6
 """
 
 import argparse
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import dims
@@ -38,17 +40,29 @@ def spectral_loss(made: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
 
 
 class Batches:
-    """Random cuts of NUM_FRAMES frames."""
+    """Random cuts of NUM_FRAMES frames; a share of them with the flow's mel in place of the true one."""
 
-    def __init__(self, sentences: list[shards.Sentence], seed: int) -> None:
-        self._sentences = [s for s in sentences if len(s.codes) * 2 > NUM_FRAMES]
+    def __init__(self, work: Path, flow_share: float, seed: int) -> None:
+        names = shards.shard_names(work)
+        audio = {name: shards.load_audio(work, name) for name in names}
+        self._sentences = [s for name in names for s in audio[name] if len(s.codes) * 2 > NUM_FRAMES]
+        self._by_flow = [
+            replace(audio[name][index], mel=mel)
+            for name in names
+            for index, mel in shards.load_flow_mels(work, name).items()
+            if len(mel) > NUM_FRAMES
+        ]
+        self._flow_share = flow_share if self._by_flow else 0.0
         self._rng = np.random.default_rng(seed)
+        hours = [sum(len(s.codes) for s in sentences) / 90000 for sentences in (self._sentences, self._by_flow)]
+        print(f"{hours[0]:.1f} h, {hours[1]:.1f} h with the flow's mels", flush=True)
 
     def draw(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """mel [B, 80, T], f0 [B, T], samples [B, 480 T]."""
         mels, pitches, samples = [], [], []
-        for index in self._rng.integers(len(self._sentences), size=BATCH):
-            sentence = self._sentences[index]
+        for _ in range(BATCH):
+            pool = self._by_flow if self._rng.random() < self._flow_share else self._sentences
+            sentence = pool[self._rng.integers(len(pool))]
             assert sentence.mel is not None and sentence.f0_hz is not None and sentence.pcm is not None
             start = int(self._rng.integers(0, len(sentence.mel) - NUM_FRAMES + 1))
             gain = self._rng.uniform(0.5, 1.0)
@@ -66,6 +80,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, required=True)
     parser.add_argument("--rate", type=float, default=1.2e-3)
     parser.add_argument("--final-rate", type=float, default=1e-4)
+    parser.add_argument("--flow-share", type=float, default=0.0, help="cuts with the mel of `flow.py --stage mels`")
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -78,9 +93,8 @@ def main() -> None:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         step, cpu_s = state["step"], state["cpu_s"]
-    sentences = [s for name in shards.shard_names(args.work) for s in shards.load_audio(args.work, name)]
-    batches = Batches(sentences, seed=step)
-    print(f"{sum(len(s.codes) for s in sentences) / 90000:.1f} h, from step {step}", flush=True)
+    batches = Batches(args.work, args.flow_share, seed=step)
+    print(f"from step {step}", flush=True)
 
     started, first = time.monotonic(), time.process_time()
     sums = torch.zeros(3)
