@@ -6,7 +6,7 @@ Relative paths are relative to the directory that `serve run` was started in.
 
 import math
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -21,15 +21,26 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    def given(self) -> dict[str, Any]:
+        """The settings that were given, defaults left out."""
+        return {name: getattr(self, name) for name in self.model_fields_set}
 
-class ApiConfig(Settings):
+
+class LiveApiConfig(Settings):
+    """What the `user_config` of the deployment Ingress may change while it serves."""
+
+    default_voice: str = "default"
+    voice_aliases: dict[str, str] = Field(default_factory=lambda: dict.fromkeys(OPENAI_VOICES, "default"))
+    """Other names for voices: OpenAI's own are sent by clients that never heard of ours."""
+    max_streams_per_key: int | None = Field(default=None, ge=1)
+    """Requests for speech that one key may have open at once, on one ingress replica."""
+
+
+class ApiConfig(LiveApiConfig):
     """Limits and access rules of the HTTP and WebSocket edge."""
 
     model_name: str = "cosyvoice2-0.5b"
     model_aliases: tuple[str, ...] = ("tts-1", "tts-1-hd", "gpt-4o-mini-tts", "cosyvoice-v2")
-    default_voice: str = "default"
-    voice_aliases: dict[str, str] = Field(default_factory=lambda: dict.fromkeys(OPENAI_VOICES, "default"))
-    """Other names for voices: OpenAI's own are sent by clients that never heard of ours."""
     max_input_characters: int = Field(default=4096, ge=1)
     max_pending_characters: int = Field(default=20_000, ge=100)
     """Text that a WebSocket client may have sent ahead of its speech."""
@@ -50,8 +61,10 @@ class ApiConfig(Settings):
     voices_per_key: bool = False
     """A registered voice belongs to the key that registered it: no other can list, use or delete it, or learn of it.
     Voices registered without this stay everybody's."""
-    max_streams_per_key: int | None = Field(default=None, ge=1)
-    """Requests for speech that one key may have open at once, on one ingress replica."""
+
+    def with_live(self, user_config: dict[str, Any]) -> "ApiConfig":
+        """These settings with others of `LiveApiConfig`. Raises ValidationError."""
+        return self.model_copy(update=LiveApiConfig.model_validate(user_config).given())
 
 
 class PreprocessConfig(Settings):
@@ -67,7 +80,17 @@ class PreprocessConfig(Settings):
     threads: int = Field(default=1, ge=1)
 
 
-class SynthesisConfig(Settings):
+class LiveSynthesisConfig(Settings):
+    """What the `user_config` of the deployment Synthesis may change while it speaks."""
+
+    max_lead_s: float = Field(default=math.inf, gt=0)
+    """Pause a stream whose listener has this much audio in hand; .inf: it runs ahead while nobody else needs time."""
+    max_load: float | None = Field(default=None, gt=0)
+    """Refuse a newcomer when steady playback would take more than this share of the engine's time, by the measured cost
+    of its steps. None: only `max_streams` refuses."""
+
+
+class SynthesisConfig(LiveSynthesisConfig):
     """The engine on one synthesis replica."""
 
     engine: Literal["streaming", "reference"] = "streaming"
@@ -88,11 +111,10 @@ class SynthesisConfig(Settings):
     tokens before a border of the flow's chunks. Fewer sound earlier, and leave less audio in hand."""
     render_batch: int = Field(default=1, ge=1)
     """Chunks rendered together: on a CPU two take twice as long as one, so an urgent one would wait for the other."""
-    max_lead_s: float = Field(default=math.inf, gt=0)
-    """Pause a stream whose listener has this much audio in hand; .inf: it runs ahead while nobody else needs time."""
-    max_load: float | None = Field(default=None, gt=0)
-    """Refuse a newcomer when steady playback would take more than this share of the engine's time, by the measured cost
-    of its steps. None: only `max_streams` refuses."""
+
+    def with_live(self, user_config: dict[str, Any]) -> "SynthesisConfig":
+        """These settings with others of `LiveSynthesisConfig`. Raises ValidationError."""
+        return self.model_copy(update=LiveSynthesisConfig.model_validate(user_config).given())
 
 
 class AppConfig(Settings):

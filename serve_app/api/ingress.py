@@ -127,9 +127,22 @@ class WithoutRequestId:
         await self.app(scope, receive, send_without)
 
 
+class Replaceable:
+    """Passes every request to the ingress's newest app. Requests of an older one go on in it."""
+
+    def __init__(self, app: ASGIApp, ingress: "Ingress") -> None:
+        self.app = app
+        self.ingress = ingress
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await (self.ingress.newest_app or self.app)(scope, receive, send)
+
+
 @serve.ingress()
 class Ingress:
     """Holds the handles; Ray asks it for the ASGI app once its constructor has run."""
+
+    newest_app: ASGIApp | None = None
 
     def __init__(self, config: ApiConfig, preprocess: DeploymentHandle, synthesis: DeploymentHandle) -> None:
         self.config = config
@@ -137,5 +150,13 @@ class Ingress:
 
     def __serve_build_asgi_app__(self) -> Starlette:
         app = create_api(self.service, self.config)
+        app.add_middleware(Replaceable, ingress=self)
         app.add_middleware(WithoutRequestId)
         return app
+
+    def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Ray calls it when the YAML's `user_config` has changed. Raises ValidationError.
+
+        Streams that are open go on as they began; those of a key are counted anew.
+        """
+        self.newest_app = create_api(self.service, self.config.with_live(user_config))

@@ -4,6 +4,7 @@ import asyncio
 
 from serve_app.config import AppConfig
 from serve_app.messages import NewVoice, PreparedSpeech, Reading, RegisteredVoice, SpeechRequest, VoiceInfo
+from serve_app.preprocess.autoscaling import CallCosts
 from serve_app.preprocess.preprocessor import Preprocessor
 
 
@@ -13,10 +14,11 @@ class Preprocess:
     def __init__(self, config: AppConfig) -> None:
         """Raises CheckpointError when the checkpoint's front end or a built-in voice cannot be loaded."""
         self._preprocessor = Preprocessor(config.checkpoint, config.preprocess)
+        self._costs = CallCosts()
 
     async def prepare(self, request: SpeechRequest) -> PreparedSpeech:
         """Raises InvalidRequest and its kin."""
-        return await asyncio.to_thread(self._preprocessor.prepare, request)
+        return await asyncio.to_thread(self._costs.measured, self._preprocessor.prepare, request)
 
     async def reading(self, text: str, normalized: bool) -> Reading:
         """How `prepare` would read a text. Raises EmptyInput."""
@@ -36,3 +38,7 @@ class Preprocess:
     async def delete_voice(self, id_or_name: str, owner: str = "") -> None:
         """Raises BuiltinVoice, VoiceNotFound or NotReady."""
         await asyncio.to_thread(self._preprocessor.delete_voice, id_or_name, owner)
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """What `autoscaling.QueueTime` scales by; Ray collects it from every replica."""
+        return self._costs.stats()

@@ -5,6 +5,7 @@ In a Serve YAML:
     autoscaling_config:
       min_replicas: 1
       max_replicas: 8
+      look_back_period_s: 3
       policy:
         policy_function: serve_app.synthesis.autoscaling:SpareStreams
         policy_kwargs: {spare_share: 0.25}
@@ -13,8 +14,13 @@ Ray applies the YAML's bounds, factors and delays to what the policy wants.
 """
 
 import math
-from collections.abc import Mapping
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
+
+REFUSAL_WINDOW_S = 2.0
+"""As long as `Retry-After` says: a client that comes back as told is counted once."""
 
 
 class Context(Protocol):
@@ -29,11 +35,30 @@ class Context(Protocol):
     target_num_replicas: int
 
 
+class Refusals:
+    """Requests that one replica had to refuse lately: demand that its streams do not show."""
+
+    def __init__(self, window_s: float = REFUSAL_WINDOW_S, clock: Callable[[], float] = time.monotonic) -> None:
+        self._window_s = window_s
+        self._clock = clock
+        self._times_s: deque[float] = deque(maxlen=10_000)
+
+    def add(self) -> None:
+        self._times_s.append(self._clock())
+
+    def count(self) -> int:
+        """Refusals within the window."""
+        oldest_s = self._clock() - self._window_s
+        while self._times_s and self._times_s[0] <= oldest_s:
+            self._times_s.popleft()
+        return len(self._times_s)
+
+
 class SpareStreams:
     """Keeps a share of all streams spare, so that a burst finds room while a new replica starts.
 
-    Every replica reports its `streams` and how many more it could take without an underrun (`spare`), from what its
-    steps really cost (`capacity.py`).
+    Every replica reports its `streams`, how many more it could take without an underrun (`spare`), from what its steps
+    really cost (`capacity.py`), and how many it has just had to refuse (`refused`).
     """
 
     def __init__(self, spare_share: float = 0.25, down_share: float = 0.6) -> None:
@@ -51,12 +76,13 @@ class SpareStreams:
         """The number of replicas wanted, and no state."""
         metrics = ctx.aggregated_metrics or {}
         streams = sum(metrics.get("streams", {}).values())
-        capacity = streams + sum(metrics.get("spare", {}).values())
+        capacity = streams + sum(max(0.0, spare) for spare in metrics.get("spare", {}).values())
+        refused = sum(metrics.get("refused", {}).values())
         num_reporting = len(metrics.get("streams", {}))
-        return self.wanted(streams, capacity, num_reporting, ctx.target_num_replicas), {}
+        return self.wanted(streams + refused, capacity, num_reporting, ctx.target_num_replicas), {}
 
-    def wanted(self, streams: float, capacity: float, num_reporting: int, target: int) -> int:
-        """Replicas wanted for so many streams.
+    def wanted(self, demand: float, capacity: float, num_reporting: int, target: int) -> int:
+        """Replicas wanted for so many streams, those that were refused included.
 
         capacity: streams that `num_reporting` replicas could hold together; target: replicas wanted so far. Without a
         report, or from replicas that can hold nothing, nothing can be concluded: the target stays.
@@ -64,8 +90,8 @@ class SpareStreams:
         if num_reporting == 0 or capacity <= 0:
             return target
         each = capacity / num_reporting
-        needed = max(1, math.ceil(streams / (each * (1 - self._spare_share))))
+        needed = max(1, math.ceil(demand / (each * (1 - self._spare_share))))
         if needed > target:
             return needed
-        enough = max(1, math.ceil(streams / (each * (1 - self._down_share))))
+        enough = max(1, math.ceil(demand / (each * (1 - self._down_share))))
         return min(target, enough)

@@ -2,12 +2,14 @@
 
 import os
 from collections.abc import AsyncGenerator
+from typing import Any
 
 import torch
 
 from serve_app.config import AppConfig
-from serve_app.errors import NotReady
+from serve_app.errors import NotReady, Overloaded
 from serve_app.messages import AudioChunk, PreparedSpeech
+from serve_app.synthesis.autoscaling import Refusals
 from serve_app.synthesis.engine import Engine, load_engine
 from serve_app.synthesis.engine_thread import EngineThread
 from serve_app.synthesis.reference import load_reference_engine
@@ -27,12 +29,22 @@ class Synthesis:
         else:
             engine = load_engine(config.checkpoint, settings)
         warm_up(engine)
+        self._settings = settings
+        self._refusals = Refusals()
         self._thread = EngineThread(engine, settings.max_streams)
+
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Ray calls it when the YAML's `user_config` has changed; streams go on. Raises ValidationError."""
+        await self._thread.adjust(self._settings.with_live(user_config))
 
     async def speak(self, speech: PreparedSpeech) -> AsyncGenerator[AudioChunk, None]:
         """The samples of a request as they are made. Raises Overloaded, NotReady, GenerationFailed or InputTooLong."""
-        async for chunk in self._thread.speak(speech):
-            yield chunk
+        try:
+            async for chunk in self._thread.speak(speech):
+                yield chunk
+        except Overloaded:
+            self._refusals.add()
+            raise
 
     async def ready(self) -> bool:
         """True: a replica takes calls only after its constructor, warm-up included."""
@@ -45,7 +57,8 @@ class Synthesis:
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """What `autoscaling.SpareStreams` scales by; Ray collects it from every replica."""
-        return {"streams": self._thread.num_streams, "spare": await self._thread.num_spare()}
+        spare = await self._thread.num_spare()
+        return {"streams": self._thread.num_streams, "spare": spare, "refused": self._refusals.count()}
 
     def check_health(self) -> None:
         """Ray replaces the replica when this raises."""

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from serve_app.config import SynthesisConfig
+from serve_app.config import LiveSynthesisConfig, SynthesisConfig
 from serve_app.errors import CheckpointError, GenerationFailed, InputTooLong, Overloaded
 from serve_app.messages import SAMPLE_RATE_HZ, Float32Array, PreparedSpeech
 from serve_app.model.checkpoint import Checkpoint, CheckpointFault, load_checkpoint
@@ -54,6 +54,10 @@ class Engine(Protocol):
         """Listeners that could still be taken without making others run dry."""
         ...
 
+    def adjust(self, settings: LiveSynthesisConfig) -> None:
+        """Other settings from the next step on; open streams go on."""
+        ...
+
     def wait_s(self) -> float | None:
         """Seconds until `step` has something to do: 0 for now, None when no stream is open."""
         ...
@@ -80,11 +84,15 @@ class StreamingEngine:
         vocoder = Vocoder.from_tensors(dims.vocoder, checkpoint.vocoder).to(device)
         self.prefixes = FlowPrefixCache(flow, config.flow_cache_mib * 2**20, config.first_hop_tokens)
         self._render = RenderStage(flow, vocoder, self.prefixes)
-        limits = Limits(render=config.render_batch, max_lead_s=config.max_lead_s)
-        self._scheduler = Scheduler(limits)
         self.costs = StepCosts()
-        self._capacity = Capacity(self.costs, limits, config.max_load or DEFAULT_MAX_LOAD)
+        self.adjust(config)
         self._streams: dict[int, SpeechStream] = {}
+
+    def adjust(self, settings: LiveSynthesisConfig) -> None:
+        self._live = settings
+        limits = Limits(render=self._config.render_batch, max_lead_s=settings.max_lead_s)
+        self._scheduler = Scheduler(limits)
+        self._capacity = Capacity(self.costs, limits, settings.max_load or DEFAULT_MAX_LOAD)
 
     def wait_s(self) -> float | None:
         return self._scheduler.wait_s(self._progress(), self._clock())
@@ -117,7 +125,7 @@ class StreamingEngine:
             raise InputTooLong("the reference clip and one sentence of the text together are too long for the model")
         if self._language.num_free_slots == 0:
             raise Overloaded("every stream of this replica is taken")
-        if index == 0 and self._config.max_load is not None and not self._capacity.admits(self.num_listeners):
+        if index == 0 and self._live.max_load is not None and not self._capacity.admits(self.num_listeners):
             raise Overloaded("one more listener would make those that are playing run dry")
         self._language.open(stream)
         self._streams[stream_id] = stream

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 
+from serve_app.config import LiveSynthesisConfig
 from serve_app.errors import GenerationFailed, NotReady, Overloaded, SpeechError
 from serve_app.messages import AudioChunk, PreparedSpeech
 from serve_app.synthesis.engine import Engine
@@ -124,6 +125,10 @@ class EngineThread:
     async def check(self) -> None:
         """Raises AssertionError if the engine has lost track of a resource, NotReady if it has failed."""
         await self._ask(lambda engine: engine.check())
+
+    async def adjust(self, settings: LiveSynthesisConfig) -> None:
+        """Other settings from the next step on. Raises NotReady if the engine has failed."""
+        await self._ask(lambda engine: engine.adjust(settings))
 
     async def num_spare(self) -> int:
         """Requests that could still be taken. Raises NotReady if the engine has failed."""

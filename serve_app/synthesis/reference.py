@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from serve_app.config import SynthesisConfig
+from serve_app.config import LiveSynthesisConfig, SynthesisConfig
 from serve_app.errors import CheckpointError, GenerationFailed, InputTooLong, InvalidRequest, Overloaded
 from serve_app.messages import SAMPLE_RATE_HZ, PreparedSpeech, PreparedUtterance, VoicePrompt
 from serve_app.model.faults import CheckpointFault
@@ -91,6 +91,9 @@ class ReferenceEngine:
 
     def num_spare(self) -> int:
         return self._config.max_streams - len(self._streams)
+
+    def adjust(self, settings: LiveSynthesisConfig) -> None:
+        """Upstream's way knows none of them."""
 
     def wait_s(self) -> float | None:
         return 0.0 if self._streams else None

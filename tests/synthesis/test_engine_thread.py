@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Iterator
 import numpy as np
 import pytest
 
+from serve_app.config import LiveSynthesisConfig
 from serve_app.errors import GenerationFailed, InputTooLong, NotReady, Overloaded
 from serve_app.messages import AudioChunk, PreparedSpeech, PreparedUtterance, VoicePrompt
 from serve_app.synthesis.engine_thread import EngineThread
@@ -58,6 +59,9 @@ class CountingEngine:
 
     def num_spare(self) -> int:
         return 7 - len(self.streams)
+
+    def adjust(self, settings: LiveSynthesisConfig) -> None:
+        self.settings = settings
 
     def check(self) -> None:
         assert not self.leak, "a slot leaked"
