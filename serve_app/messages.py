@@ -42,6 +42,7 @@ class SpeechRequest:
     instructions: style instruction; not empty selects instruct mode.
     seed: None draws one.
     normalize: put figures, signs and abbreviations into words, drop Markdown and emoji; False speaks the text as it is.
+    by_sentence: no utterance holds two sentences, unless one is too short to be spoken well alone.
     owner: whose registered voices it may name, beside those of everybody; empty: those of everybody alone.
     """
 
@@ -53,6 +54,7 @@ class SpeechRequest:
     speed: float = 1.0
     seed: int | None = None
     normalize: bool = True
+    by_sentence: bool = False
     owner: str = ""
 
 

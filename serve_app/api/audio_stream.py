@@ -8,6 +8,7 @@ import numpy as np
 
 from serve_app.api.encoders import Encoder
 from serve_app.api.service import SpeechService
+from serve_app.api.timings import Timeline
 from serve_app.errors import GenerationFailed
 from serve_app.messages import Float32Array, PreparedSpeech
 
@@ -25,31 +26,44 @@ class Usage:
 
 
 async def spoken_samples(
-    service: SpeechService, prepared: PreparedSpeech, usage: Usage
+    service: SpeechService, prepared: PreparedSpeech, usage: Usage, timeline: Timeline | None = None
 ) -> AsyncGenerator[Float32Array, None]:
-    """Chunks of float32 [S], S > 0, finite; at least one. Errors: `GenerationFailed`, and the service's own."""
+    """Chunks of float32 [S], S > 0, finite; at least one.
+
+    timeline: is told of every chunk before it is given out. Errors: `GenerationFailed`, and the service's own.
+    """
     usage.input_tokens += sum(len(utterance.text_ids) for utterance in prepared.utterances)
     silent = True
+    if timeline is not None:
+        timeline.begin(prepared)
     async with aclosing(service.speak(prepared)) as chunks:
         async for chunk in chunks:
             usage.output_tokens += chunk.num_speech_tokens
             if not np.isfinite(chunk.samples).all():
                 raise GenerationFailed("The model produced samples that are not finite.")
+            if timeline is not None:
+                timeline.add(chunk)
             if len(chunk.samples):
                 silent = False
                 yield chunk.samples
     if silent:
         raise GenerationFailed("The model produced no sound.")
+    if timeline is not None:
+        timeline.end()
 
 
 async def encoded_parts(
-    service: SpeechService, prepared: PreparedSpeech, encoder: Encoder, usage: Usage
+    service: SpeechService,
+    prepared: PreparedSpeech,
+    encoder: Encoder,
+    usage: Usage,
+    timeline: Timeline | None = None,
 ) -> AsyncGenerator[bytes, None]:
     """The file in parts. The first part comes once the first samples exist; a part may be empty.
 
     Errors: those of `spoken_samples`; those before the first part are those that still can have a status.
     """
-    async with aclosing(spoken_samples(service, prepared, usage)) as spoken:
+    async with aclosing(spoken_samples(service, prepared, usage, timeline)) as spoken:
         first = await anext(spoken)
         yield encoder.begin()  # a WAV header travels alone
         yield encoder.encode(first)

@@ -3,16 +3,21 @@
 import base64
 import json
 from collections.abc import AsyncGenerator
+from dataclasses import asdict
 from typing import Any
 
 from serve_app.api.audio_stream import Usage
 from serve_app.api.error_table import error_body
+from serve_app.api.timings import Timeline
 from serve_app.errors import SpeechError
 
 
-async def as_events(parts: AsyncGenerator[bytes, None], usage: Usage) -> AsyncGenerator[bytes, None]:
+async def as_events(
+    parts: AsyncGenerator[bytes, None], usage: Usage, timeline: Timeline | None = None
+) -> AsyncGenerator[bytes, None]:
     """One event for every part; the deltas, joined, are the plain answer's bytes.
 
+    timeline: of the parts; each of its timings is an event after the part that completed it.
     After an error an event that tells of it goes out, and the error on: the body then breaks off as any other does.
     """
     begun = False
@@ -21,6 +26,8 @@ async def as_events(parts: AsyncGenerator[bytes, None], usage: Usage) -> AsyncGe
             begun = True
             # the first part may be empty, and must still pass on the news that there is sound
             yield event("speech.audio.delta", {"audio": base64.b64encode(part).decode()}) if part else b""
+            for timing in timeline.take() if timeline is not None else ():
+                yield event("speech.audio.timing", asdict(timing))
     except SpeechError as error:
         if begun:
             yield event("error", error_body(error))

@@ -75,6 +75,9 @@ class SpeechSettings(BaseModel):
     normalize: Annotated[bool, Strict()] | None = Field(
         default=None, description="Put figures and signs into words, drop Markdown; true if absent."
     )
+    timings: Annotated[bool, Strict()] | None = Field(
+        default=None, description="Also say when each sentence is heard; needs stream_format sse. False if absent."
+    )
 
 
 class SpeechBody(SpeechSettings):
@@ -91,6 +94,7 @@ class OutputOptions:
     audio_format: AudioFormat = "mp3"
     sample_rate_hz: int = SAMPLE_RATE_HZ
     server_sent_events: bool = False
+    timings: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +139,10 @@ def parse_speech(raw: bytes, config: ApiConfig, request_id: str, owner: str = ""
         audio_format=body.response_format or "mp3",
         sample_rate_hz=body.sample_rate or SAMPLE_RATE_HZ,
         server_sent_events=body.stream_format == "sse",
+        timings=body.timings is True,
     )
+    if output.timings and not output.server_sent_events:
+        raise invalid_field("timings", "Invalid 'timings': they are events, which need stream_format 'sse'.")
     return SpeechOrder(request, output)
 
 
@@ -154,6 +161,7 @@ def speech_request(
         # the engine's seeds are not negative
         seed=None if settings.seed is None else settings.seed % 2**63,
         normalize=settings.normalize is not False,
+        by_sentence=settings.timings is True,
         owner=owner,
     )
 

@@ -97,7 +97,7 @@ class Preprocessor:
         else zero-shot when the voice's clip has a transcript; else cross-lingual (a clip alone) or sft (no clip).
         Raises EmptyInput, VoiceNotFound or InvalidAudio and its kin.
         """
-        text = self._speakable(request.text, request.normalize)
+        text = self._speakable(request.text, request.normalize, request.by_sentence)
         if request.reference is not None:
             reference = request.reference
             voice = self._sent_voice(reference)
@@ -136,8 +136,8 @@ class Preprocessor:
         intake = self._take_in(reference)
         return self._sent_voice(reference, intake), intake.quality
 
-    def _speakable(self, text: str, normalized: bool) -> SpeakableText:
-        return speakable(text, normalized, self._tokenizer, self._config.max_utterance_tokens)
+    def _speakable(self, text: str, normalized: bool, by_sentence: bool = False) -> SpeakableText:
+        return speakable(text, normalized, self._tokenizer, self._config.max_utterance_tokens, by_sentence)
 
     def _named_voice(self, name: str, owner: str = "") -> VoicePrompt:
         if not self._voices.has(name):

@@ -30,7 +30,9 @@ class SpeakableText:
     warnings: tuple[str, ...]
 
 
-def speakable(text: str, normalized: bool, tokenizer: Tokenizer, max_tokens: int) -> SpeakableText:
+def speakable(
+    text: str, normalized: bool, tokenizer: Tokenizer, max_tokens: int, by_sentence: bool = False
+) -> SpeakableText:
     """Markup read, figures put into words (if `normalized`), cut into pieces of at most `max_tokens`, encoded.
 
     Raises EmptyInput when nothing is left, or nothing that the checkpoint's tokenizer has tokens for: one for a single
@@ -45,7 +47,7 @@ def speakable(text: str, normalized: bool, tokenizer: Tokenizer, max_tokens: int
     for passage in script.passages:
         waiting_s += passage.pause_before_s
         words = normalize(passage.text, whole) if normalized else passage.text
-        for piece in split(words, tokenizer.spans, max_tokens, starts_speech=not pieces):
+        for piece in split(words, tokenizer.spans, max_tokens, not pieces, by_sentence):
             ids = tokenizer.encode(piece.text)
             if len(ids):
                 pieces.append(SpeakablePiece(ids, piece, waiting_s))

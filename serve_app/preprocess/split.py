@@ -51,10 +51,13 @@ class Piece:
         return max(self.words.ends)
 
 
-def split(aligned: AlignedText, measure: Measure, max_tokens: int, starts_speech: bool = True) -> tuple[Piece, ...]:
+def split(
+    aligned: AlignedText, measure: Measure, max_tokens: int, starts_speech: bool = True, by_sentence: bool = False
+) -> tuple[Piece, ...]:
     """Pieces in order, each of at most `max_tokens` tokens and speakable.
 
     starts_speech: a listener waits for the first piece, so it is short.
+    by_sentence: sentences are joined only where one is too short to be spoken well alone.
     A decimal, an abbreviation, a tag or a quotation is cut only where it alone is longer than `max_tokens`.
     Raises EmptyInput when the text holds no letter and no digit.
     """
@@ -68,7 +71,7 @@ def split(aligned: AlignedText, measure: Measure, max_tokens: int, starts_speech
         for first, last in _fitting(text, start, end, breaks, tokens, max_tokens, starts_speech and not atoms):
             atoms.append(_Atom(first, last, tokens.near(first, last), line_end and last == end))
     pieces = []
-    for start, end in _joined(text, atoms, tokens, max_tokens, starts_speech):
+    for start, end in _joined(text, atoms, tokens, max_tokens, starts_speech, by_sentence):
         body = text[start:end]
         first, last = start + len(body) - len(body.lstrip()), start + len(body.rstrip())
         if is_speakable(body):
@@ -168,7 +171,7 @@ def _best_cut(text: str, start: int, end: int, breaks: dict[int, Break]) -> int:
 
 
 def _joined(
-    text: str, atoms: list[_Atom], tokens: _Tokens, max_tokens: int, starts_speech: bool
+    text: str, atoms: list[_Atom], tokens: _Tokens, max_tokens: int, starts_speech: bool, by_sentence: bool
 ) -> Iterator[tuple[int, int]]:
     """Neighbouring atoms joined: the first piece short, the others up to `_JOIN_SHARE`, too short ones always."""
     pieces: list[_Atom] = []
@@ -176,7 +179,8 @@ def _joined(
         if pieces:
             last = pieces[-1]
             both = tokens.near(last.start, atom.end)
-            limit = max_tokens * (_FIRST_SHARE if starts_speech and len(pieces) == 1 else _JOIN_SHARE)
+            share = _FIRST_SHARE if starts_speech and len(pieces) == 1 else _JOIN_SHARE
+            limit = 0 if by_sentence else max_tokens * share
             tail = index == len(atoms) - 1 and atom.num_tokens < _SHORT_TOKENS
             tiny = tail or last.num_tokens < _SHORT_TOKENS or not is_speakable(text[atom.start : atom.end])
             if (tiny or (both <= limit and not last.ends_line)) and tokens.fit(last.start, atom.end, max_tokens):

@@ -186,3 +186,16 @@ def test_twenty_thousand_characters_take_no_time(text: str) -> None:
     got = pieces(text, 80)
     assert time.process_time() - started < 2.0
     assert all(count_words_and_han(p.text) <= 80 for p in got)
+
+
+def test_by_sentence_joins_only_what_is_too_short_to_be_spoken_alone() -> None:
+    text = f"{FILLER} Then this one follows it at a quiet pace. Yes. {FILLER} {FILLER}"
+    joined = split(clean(text), measure, 80)
+    alone = split(clean(text), measure, 80, by_sentence=True)
+    assert len(joined) < len(alone)
+    assert [piece.text for piece in alone] == [
+        FILLER,
+        "Then this one follows it at a quiet pace.",
+        f"Yes. {FILLER}",
+        FILLER,
+    ]
