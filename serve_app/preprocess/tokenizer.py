@@ -15,6 +15,7 @@ from tokenizers.models import BPE
 
 from serve_app.errors import CheckpointError
 from serve_app.messages import Int32Array
+from serve_app.preprocess.word_table import shorten
 
 FOLDER = "CosyVoice-BlankEN"
 SpanCount = Callable[[int, int], int]
@@ -64,6 +65,7 @@ class Tokenizer:
 
     def __init__(self, backend: Backend) -> None:
         backend.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in SPECIAL_TOKENS])
+        shorten(backend)
         self._backend = backend
         self._remembered = lru_cache(maxsize=_REMEMBERED_TEXTS)(self._encode)
         self.end_of_prompt_id: int = backend.token_to_id(END_OF_PROMPT) or 0
@@ -109,8 +111,7 @@ class Tokenizer:
     def spans(self, text: str) -> SpanCount:
         """About how many ids any part [start, end) of a text has, for one encoding of the whole.
 
-        A tokenizer may take 40 ms for a single word (one with a pronunciation lexicon does), so a splitter must not
-        ask for each part. At a part's edges it may be one or two off.
+        A splitter asks for many parts, and need not pay for encoding each. At a part's edges it may be one or two off.
         """
         starts = self._encoding(text).starts
         return lambda start, end: bisect_left(starts, end) - bisect_left(starts, start)
