@@ -4,19 +4,24 @@ from typing import Any
 
 from ray import serve
 from ray.serve import Application
+from ray.serve.config import RequestRouterConfig
 
 from serve_app.api.ingress import Ingress
 from serve_app.config import AppConfig
 from serve_app.model.speakers import convert_speakers
 from serve_app.preprocess.deployment import Preprocess
 from serve_app.synthesis.deployment import Synthesis
+from serve_app.synthesis.router import VoiceRouter
 
 # Defaults that a YAML's `deployments:` overrides by name. A request is ongoing for as long as it plays: Ray's default
 # of 5 would be five listeners. Health is checked every second, so that a broken replica is replaced in seconds.
 _HEALTH: dict[str, Any] = {"health_check_period_s": 1, "health_check_timeout_s": 10}
 _ingress = serve.deployment(name="Ingress", max_ongoing_requests=1000, **_HEALTH)(Ingress)
 _preprocess = serve.deployment(name="Preprocess", max_ongoing_requests=8, **_HEALTH)(Preprocess)
-_synthesis = serve.deployment(name="Synthesis", max_ongoing_requests=64, **_HEALTH)(Synthesis)
+_routing = RequestRouterConfig(request_router_class=VoiceRouter)
+_synthesis = serve.deployment(name="Synthesis", max_ongoing_requests=64, request_router_config=_routing, **_HEALTH)(
+    Synthesis
+)
 
 
 def build(config: AppConfig) -> Application:
