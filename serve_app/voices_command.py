@@ -1,9 +1,10 @@
-"""`cosyserve voices list | add | rm`. Only light imports above the functions, so that `--help` answers at once."""
+"""`cosyserve voices list | check | add | rm`. Only light imports above the functions: `--help` answers at once."""
 
 import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,12 +18,13 @@ from serve_app.terminal import EXIT_CODES, err, fail
 
 if TYPE_CHECKING:
     from serve_app.client import Client
+    from serve_app.messages import Denoise as ChoiceOfDenoise
 
 COLUMNS = ("id", "name", "type", "language")
 
 voices = typer.Typer(
     name="voices",
-    help=f"Lists, adds and removes the voices of a running service.\n\n{EXIT_CODES}",
+    help=f"Lists, adds and removes the voices of a running service, and checks clips without one.\n\n{EXIT_CODES}",
     no_args_is_help=True,
 )
 
@@ -58,6 +60,67 @@ def list_voices(
     else:
         for voice in listed:
             typer.echo("\t".join(fields(voice)))
+
+
+@voices.command()
+def check(
+    clips: Annotated[list[Path], typer.Argument(metavar="CLIP...", help="Recordings of one speaker; - is stdin.")],
+    transcript: Annotated[
+        str,
+        typer.Option("--transcript", "--ref-text", help="The words spoken in the clip, to compare with its length."),
+    ] = "",
+    denoise: Annotated[Denoise, typer.Option(help="auto: if the clip is noisy.")] = Denoise.auto,
+    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON for each clip.")] = False,
+    strict: Annotated[bool, typer.Option(help="Fail on a warning, too.")] = False,
+) -> None:
+    """Says how good a voice a clip would make, and what is wrong with it; needs no service.
+
+    Example: cosyserve voices check anna.wav --transcript "The words spoken in it."
+
+    Example: for f in *.wav; do cosyserve voices check --strict "$f" >/dev/null && echo "$f"; done
+
+    Exit status: 0 usable, 1 a clip cannot be used (or has a warning, with --strict), 2 wrong usage.
+    """
+    if transcript and len(clips) > 1:
+        raise typer.BadParameter("a transcript is of one clip", param_hint="--transcript")
+    num_bad = num_warned = 0
+    for clip in clips:
+        report = clip_report(clip, transcript, denoise.value)
+        num_bad += "error" in report
+        num_warned += bool(report.get("warnings"))
+        if as_json:
+            typer.echo(json.dumps({"clip": str(clip), **report}, ensure_ascii=False))
+        elif "error" in report:
+            err.print(f"cosyserve: {clip}: {report['error']}", style="red", markup=False, soft_wrap=True)
+        else:
+            for line in quality_lines(report) + ([] if report["warnings"] else ["no faults found"]):
+                typer.echo(f"{clip}: {line}" if len(clips) > 1 else line)
+    if num_bad or (strict and num_warned):
+        raise typer.Exit(1)
+
+
+def clip_report(clip: Path, transcript: str, denoise: "ChoiceOfDenoise") -> dict[str, Any]:
+    """The quality of a clip as a registration would report it; or `error`, why it would be refused."""
+    from serve_app.config import ApiConfig  # noqa: PLC0415 - see the top
+    from serve_app.errors import SpeechError  # noqa: PLC0415
+    from serve_app.preprocess.intake import inspect  # noqa: PLC0415
+
+    limit = ApiConfig().max_reference_bytes
+    try:
+        if str(clip) == "-":
+            audio = sys.stdin.buffer.read(limit + 1)
+        else:
+            with clip.open("rb") as file:
+                audio = file.read(limit + 1)
+    except OSError as error:
+        return {"error": f"cannot be read: {error.strerror}"}
+    if len(audio) > limit:
+        return {"error": f"The reference clip is larger than {limit // 2**20} MiB."}
+    try:
+        quality = inspect(audio, transcript, denoise)
+    except SpeechError as error:
+        return {"error": error.message}
+    return {**asdict(quality), "warnings": list(quality.warnings)}
 
 
 @voices.command()

@@ -7,8 +7,9 @@ from numpy.typing import NDArray
 
 from serve_app.messages import ClipQuality, Denoise, Float32Array
 from serve_app.preprocess.denoise import denoised
+from serve_app.preprocess.normalize import clean
 from serve_app.preprocess.quality import LOW_SNR_DB, Measured, assess
-from serve_app.preprocess.reference_audio import Clip
+from serve_app.preprocess.reference_audio import Clip, decode
 from serve_app.preprocess.voice_activity import FRAME, VoiceActivity, runs, speech_frames
 
 _BEST_S = 15.0
@@ -49,6 +50,15 @@ def take_in(clip: Clip, transcript: str, denoise: Denoise, activity: VoiceActivi
     samples = _even(_joined(clip, stretches), measured, clip)
     kept = Clip(samples, clip.sample_rate_hz)
     return Intake(kept, replace(quality, denoised=clean, used_s=round(kept.duration_s, 3)))
+
+
+def inspect(audio: bytes, transcript: str, denoise: Denoise) -> ClipQuality:
+    """The report that a registration would give, for who has neither a service nor a checkpoint at hand.
+
+    audio: an encoded file. Raises InvalidAudio and its kin.
+    """
+    words = " ".join(clean(transcript).text.split())
+    return take_in(decode(audio), words, denoise, VoiceActivity()).quality
 
 
 def _at_rate(clip: Clip, frames: NDArray[np.bool_]) -> Float32Array:
