@@ -22,7 +22,10 @@ def request_id(scope: Scope) -> str:
 
 
 class RequestIds:
-    """Gives every request an id, the client's own if it is sane, and every answer the header `x-request-id`."""
+    """Gives every request an id, the client's own if it is sane, and every answer the header `x-request-id`.
+
+    Every answer also forbids browsers to take it for another type than it says.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -39,7 +42,9 @@ class RequestIds:
         async def send_with_id(message: Message) -> None:
             if message["type"] in ("http.response.start", "websocket.accept", "websocket.http.response.start"):
                 message = {**message, "headers": list(message.get("headers", []))}
-                MutableHeaders(scope=message)["x-request-id"] = identifier
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = identifier
+                headers["x-content-type-options"] = "nosniff"
             await send(message)
 
         await self.app(scope, receive, send_with_id)

@@ -244,7 +244,14 @@ class Description:
 
     async def docs(self, request: Request) -> Response:
         return HTMLResponse(
-            self.page, headers={"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"}
+            self.page,
+            headers={
+                "content-security-policy": (
+                    "default-src 'none'; style-src 'unsafe-inline'; "
+                    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+                ),
+                "referrer-policy": "no-referrer",
+            },
         )
 
 

@@ -23,9 +23,9 @@ HEADERS = {
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
         "media-src 'self' blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
+    "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "microphone=(self)",
     "referrer-policy": "no-referrer",
-    "x-content-type-options": "nosniff",
     # names do not change with content, so a browser asks each time and is told 304
     "cache-control": "no-cache",
 }

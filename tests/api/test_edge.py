@@ -94,3 +94,12 @@ async def test_other_request_ids_are_replaced(offered: bytes) -> None:
         again = await client.get("/health")
     assert response.headers["x-request-id"].startswith("req_")
     assert response.headers["x-request-id"] != again.headers["x-request-id"]
+
+
+async def test_every_answer_forbids_guessing_its_type() -> None:
+    async with client_of(FakeService()) as client:
+        answers = [await client.get(path) for path in ("/health", "/", "/docs", "/v1/audio/voices", "/nothing")]
+        answers.append(await client.post("/v1/audio/speech", json={"input": "Hi."}))
+    assert {answer.headers["x-content-type-options"] for answer in answers} == {"nosniff"}
+    policy = answers[2].headers["content-security-policy"]
+    assert "script-src" not in policy and "frame-ancestors 'none'" in policy, "the description runs no script"
