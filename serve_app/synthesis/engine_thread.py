@@ -10,8 +10,8 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 
 from serve_app.config import LiveSynthesisConfig
-from serve_app.errors import GenerationFailed, NotReady, Overloaded, SpeechError
-from serve_app.messages import AudioChunk, PreparedSpeech
+from serve_app.errors import GenerationFailed, InvalidRequest, NotReady, Overloaded, SpeechError
+from serve_app.messages import AudioChunk, Int32Array, PreparedSpeech, SpeakingReplica
 from serve_app.synthesis.engine import Engine
 from serve_app.synthesis.scheduler import Playback
 from serve_app.synthesis.stream import StreamEvent, failed, silence
@@ -26,6 +26,19 @@ class _Open:
     index: int
     playback: Playback
     post: Callable[[StreamEvent], None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Feed:
+    stream_id: int
+    text_ids: Int32Array
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """No more text will be fed."""
+
+    stream_id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +59,9 @@ class _Stop:
     pass
 
 
+_Message = _Open | _Feed | _End | _Close | _Ask | _Stop
+
+
 @dataclass(slots=True)
 class _Listening:
     """One utterance as the asyncio side sees it."""
@@ -62,13 +78,18 @@ class EngineThread:
     replaced.
     """
 
-    def __init__(self, engine: Engine, max_streams: int) -> None:
-        """max_streams: requests served at once; one more is refused with Overloaded."""
+    def __init__(self, engine: Engine, max_streams: int, replica_id: str = "") -> None:
+        """max_streams: requests served at once; one more is refused with Overloaded.
+
+        replica_id: where this is, for those who feed a request.
+        """
         self._engine = engine
         self._max_streams = max_streams
+        self._replica_id = replica_id
         self._num_streams = 0
+        self._fed: dict[str, int] = {}
         self._ids = itertools.count()
-        self._inbox: queue.SimpleQueue[_Open | _Close | _Ask | _Stop] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[_Message] = queue.SimpleQueue()
         self._posts: dict[int, Callable[[StreamEvent], None]] = {}
         self._stopped = False
         self.failure: str | None = None
@@ -80,16 +101,19 @@ class EngineThread:
         """Requests being spoken now."""
         return self._num_streams
 
-    async def speak(self, speech: PreparedSpeech) -> AsyncGenerator[AudioChunk, None]:
+    async def speak(self, speech: PreparedSpeech) -> AsyncGenerator[AudioChunk | SpeakingReplica, None]:
         """The samples of a request, in order; leaving the generator early frees everything it held.
 
-        Raises Overloaded before anything is held, NotReady after the engine has failed, and what the engine reports of
-        an utterance (GenerationFailed, InputTooLong).
+        A fed request's first item is a `SpeakingReplica`: from then on `feed` and `end` find it.
+        Raises Overloaded before anything is held, NotReady after the engine has failed, InvalidRequest for the id of a
+        fed request that is open, and what the engine reports of an utterance (GenerationFailed, InputTooLong).
         """
         if self.failure is not None:
             raise NotReady("this replica's engine has failed and is being replaced")
         if self._num_streams >= self._max_streams:
             raise Overloaded("every stream of this replica is taken")
+        if speech.fed and speech.request_id in self._fed:
+            raise InvalidRequest("a request of that id is being spoken")
         self._num_streams += 1
         playback = Playback(opened_at_s=time.monotonic())
         open_ids: list[int] = []
@@ -101,6 +125,9 @@ class EngineThread:
 
         try:
             ahead: _Listening | None = start(0)
+            if speech.fed:
+                self._fed[speech.request_id] = open_ids[0]
+                yield SpeakingReplica(self._replica_id)
             for index in range(len(speech.utterances)):
                 current = ahead if ahead is not None else start(index)
                 ahead = None
@@ -119,8 +146,20 @@ class EngineThread:
                 yield AudioChunk(silence(speech.pause_after_s), len(speech.utterances) - 1, 0)
         finally:
             self._num_streams -= 1
+            if speech.fed:
+                self._fed.pop(speech.request_id, None)
             for stream_id in open_ids:
                 self._inbox.put(_Close(stream_id))
+
+    def feed(self, request_id: str, text_ids: Int32Array) -> None:
+        """More text, int32 [T], for a fed request; ignored for one that is not being spoken (any more)."""
+        if request_id in self._fed:
+            self._inbox.put(_Feed(self._fed[request_id], text_ids))
+
+    def end(self, request_id: str) -> None:
+        """A fed request's text is complete; ignored for one that is not being spoken (any more)."""
+        if request_id in self._fed:
+            self._inbox.put(_End(self._fed[request_id]))
 
     async def check(self) -> None:
         """Raises AssertionError if the engine has lost track of a resource, NotReady if it has failed."""
@@ -195,6 +234,10 @@ class EngineThread:
                 case _Stop():
                     self._stopped = True
                     return False
+                case _Feed(stream_id, text_ids):
+                    self._engine.feed(stream_id, text_ids)
+                case _End(stream_id):
+                    self._engine.end(stream_id)
                 case _Close(stream_id):
                     self._posts.pop(stream_id, None)
                     self._engine.close(stream_id)
@@ -212,7 +255,7 @@ class EngineThread:
         except SpeechError as error:
             self._report(failed(wanted.stream_id, error))
 
-    def _refuse(self, message: _Open | _Close | _Ask | _Stop) -> None:
+    def _refuse(self, message: _Message) -> None:
         """Answers what still arrives after the engine has failed."""
         match message:
             case _Open(stream_id, post=post):
@@ -221,7 +264,7 @@ class EngineThread:
                 answer(NotReady(f"the engine failed: {self.failure}"))
             case _Stop():
                 self._stopped = True
-            case _Close():
+            case _Feed() | _End() | _Close():
                 pass
 
     def _answer_to(self, question: Callable[[Engine], object]) -> object:

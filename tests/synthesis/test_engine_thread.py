@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from serve_app.config import LiveSynthesisConfig
-from serve_app.errors import GenerationFailed, InputTooLong, NotReady, Overloaded
-from serve_app.messages import AudioChunk, PreparedSpeech, PreparedUtterance, VoicePrompt
+from serve_app.errors import GenerationFailed, InputTooLong, InvalidRequest, NotReady, Overloaded
+from serve_app.messages import AudioChunk, Int32Array, PreparedSpeech, PreparedUtterance, SpeakingReplica, VoicePrompt
 from serve_app.synthesis.engine_thread import EngineThread
 from serve_app.synthesis.scheduler import Playback
 from serve_app.synthesis.stream import StreamEvent, failed
@@ -19,10 +19,14 @@ NONE = np.zeros(0, dtype=np.int32)
 
 
 class CountingEngine:
-    """Each stream's samples are its utterance's first text id, one chunk a step, as many chunks as the id says."""
+    """Each stream's samples are its utterance's first text id, one chunk a step, as many chunks as the id says.
+
+    A fed stream says each id that it is given, once.
+    """
 
     def __init__(self) -> None:
         self.streams: dict[int, list[int]] = {}
+        self.fed: dict[int, list[int | None]] = {}
         self.opened: list[int] = []
         self.gate = threading.Event()
         self.gate.set()
@@ -30,9 +34,12 @@ class CountingEngine:
         self.leak = False
 
     def wait_s(self) -> float | None:
-        return 0.0 if self.streams else None
+        return 0.0 if self.streams or any(self.fed.values()) else None
 
     def open(self, stream_id: int, speech: PreparedSpeech, index: int, playback: Playback) -> None:
+        if speech.fed:
+            self.fed[stream_id] = [*speech.utterances[index].text_ids.tolist()]
+            return
         size = int(speech.utterances[index].text_ids[0])
         if size == 99:
             raise InputTooLong("too long")
@@ -41,11 +48,22 @@ class CountingEngine:
 
     def close(self, stream_id: int) -> None:
         self.streams.pop(stream_id, None)
+        self.fed.pop(stream_id, None)
+
+    def feed(self, stream_id: int, text_ids: Int32Array) -> None:
+        if stream_id in self.fed:
+            self.fed[stream_id] += text_ids.tolist()
+
+    def end(self, stream_id: int) -> None:
+        if stream_id in self.fed:
+            self.fed[stream_id].append(None)
 
     def step(self) -> list[StreamEvent]:
         self.gate.wait()
         if self.broken:
             raise RuntimeError("a bug")
+        if any(self.fed.values()):
+            return [self.say_what_was_fed()]
         stream_id = next(iter(self.streams))
         state = self.streams[stream_id]
         if state[0] == 66:
@@ -56,6 +74,14 @@ class CountingEngine:
         if finished:
             self.close(stream_id)
         return [StreamEvent(stream_id, np.full(2, state[0], np.float32), 1, generated=True, finished=finished)]
+
+    def say_what_was_fed(self) -> StreamEvent:
+        stream_id, ids = next((stream_id, ids) for stream_id, ids in self.fed.items() if ids)
+        value = ids.pop(0)
+        if value is None:
+            self.close(stream_id)
+        samples = np.full(0 if value is None else 2, value or 0, np.float32)
+        return StreamEvent(stream_id, samples, 1, generated=value is None, finished=value is None)
 
     def num_spare(self) -> int:
         return 7 - len(self.streams)
@@ -73,8 +99,19 @@ def speech(*sizes: int) -> PreparedSpeech:
     return PreparedSpeech("r", voice, utterances, seed=1)
 
 
-async def collect(chunks: AsyncGenerator[AudioChunk, None]) -> list[tuple[int, int]]:
-    return [(chunk.utterance, int(chunk.samples[0])) async for chunk in chunks]
+def fed_speech(*ids: int, request_id: str = "fed") -> PreparedSpeech:
+    utterance = dataclasses.replace(speech(1).utterances[0], text_ids=np.array(ids, np.int32))
+    return dataclasses.replace(speech(1), request_id=request_id, utterances=(utterance,), fed=True)
+
+
+async def chunks_of(items: AsyncGenerator[AudioChunk | SpeakingReplica, None]) -> AsyncGenerator[AudioChunk, None]:
+    async for item in items:
+        assert isinstance(item, AudioChunk)
+        yield item
+
+
+async def collect(items: AsyncGenerator[AudioChunk | SpeakingReplica, None]) -> list[tuple[int, int]]:
+    return [(chunk.utterance, int(chunk.samples[0])) async for chunk in chunks_of(items) if len(chunk.samples)]
 
 
 @pytest.fixture
@@ -84,7 +121,7 @@ def engine() -> CountingEngine:
 
 @pytest.fixture
 def thread(engine: CountingEngine) -> Iterator[EngineThread]:
-    bridge = EngineThread(engine, max_streams=2)
+    bridge = EngineThread(engine, max_streams=2, replica_id="here")
     yield bridge
     engine.gate.set()
     bridge.stop()
@@ -97,7 +134,7 @@ async def test_utterances_arrive_in_order_whole(thread: EngineThread) -> None:
 
 async def test_a_pause_at_the_end_is_exact_silence(thread: EngineThread) -> None:
     spoken = dataclasses.replace(speech(1), pause_after_s=0.25)
-    chunks = [(len(chunk.samples), bool(chunk.samples.any())) async for chunk in thread.speak(spoken)]
+    chunks = [(len(chunk.samples), bool(chunk.samples.any())) async for chunk in chunks_of(thread.speak(spoken))]
     assert chunks == [(2, True), (6_000, False)]
 
 
@@ -188,3 +225,64 @@ async def test_a_stopped_thread_refuses(engine: CountingEngine) -> None:
     bridge.stop()
     with pytest.raises(NotReady):
         await collect(bridge.speak(speech(1)))
+
+
+async def test_text_is_fed_while_it_is_spoken(thread: EngineThread) -> None:
+    items = thread.speak(fed_speech(5))
+    assert await anext(items) == SpeakingReplica("here")
+    first = await anext(items)
+    assert isinstance(first, AudioChunk) and first.samples.tolist() == [5, 5]
+    thread.feed("fed", np.array([7, 8], np.int32))
+    second = await anext(items)
+    assert isinstance(second, AudioChunk) and second.samples.tolist() == [7, 7]
+    thread.feed("another", np.array([1], np.int32))
+    thread.end("another")
+    thread.feed("fed", np.array([9], np.int32))
+    thread.end("fed")
+    assert await collect(items) == [(0, 8), (0, 9)]
+    thread.feed("fed", np.array([1], np.int32))  # too late, and nobody's fault
+    await thread.check()
+    assert thread.num_streams == 0
+
+
+async def test_a_fed_request_can_begin_without_text_and_end_without_any(thread: EngineThread) -> None:
+    items = thread.speak(fed_speech())
+    assert isinstance(await anext(items), SpeakingReplica)
+    thread.end("fed")
+    assert await collect(items) == []
+    assert thread.num_streams == 0
+
+
+async def test_an_abandoned_fed_request_leaves_nothing(thread: EngineThread, engine: CountingEngine) -> None:
+    for _ in range(50):
+        items = thread.speak(fed_speech())
+        await anext(items)
+        thread.feed("fed", np.array([3], np.int32))
+        await items.aclose()
+    await thread.check()
+    assert not engine.fed and not engine.streams and thread.num_streams == 0
+
+
+async def test_an_id_is_fed_once_at_a_time(thread: EngineThread) -> None:
+    items = thread.speak(fed_speech())
+    await anext(items)
+    with pytest.raises(InvalidRequest):
+        await anext(thread.speak(fed_speech()))
+    thread.end("fed")
+    assert await collect(items) == []
+    again = thread.speak(fed_speech(4))
+    assert isinstance(await anext(again), SpeakingReplica)
+    thread.end("fed")
+    assert await collect(again) == [(0, 4)]
+
+
+async def test_an_engine_that_breaks_ends_a_fed_request_too(thread: EngineThread, engine: CountingEngine) -> None:
+    items = thread.speak(fed_speech())
+    await anext(items)
+    engine.broken = True
+    thread.feed("fed", np.array([3], np.int32))
+    with pytest.raises(GenerationFailed):
+        await anext(items)
+    thread.feed("fed", np.array([3], np.int32))
+    with pytest.raises(NotReady):
+        await thread.check()
