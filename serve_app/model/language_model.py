@@ -79,6 +79,11 @@ class LanguageModel(nn.Module):
         return F.embedding(ids.to(self.speech_embedding.device), self.speech_embedding)
 
     @torch.inference_mode()
+    def embed_marks(self, ids: Tensor) -> Tensor:
+        """ids: [M], 0 = start of the sequence, 1 = "speak now", on any device -> [M, hidden]."""
+        return F.embedding(ids.to(self.mark_embedding.device), self.mark_embedding)
+
+    @torch.inference_mode()
     def embed_prefix(self, text_ids: Tensor, speech_ids: Tensor) -> Tensor:
         """What the model reads before it speaks: start, text, "speak now", the prompt's speech.
 

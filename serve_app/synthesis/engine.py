@@ -12,14 +12,16 @@ import numpy as np
 import torch
 
 from serve_app.config import LiveSynthesisConfig, SynthesisConfig
-from serve_app.errors import CheckpointError, GenerationFailed, InputTooLong, Overloaded
-from serve_app.messages import SAMPLE_RATE_HZ, Float32Array, PreparedSpeech
+from serve_app.errors import CheckpointError, GenerationFailed, InputTooLong, Overloaded, SpeechError
+from serve_app.messages import SAMPLE_RATE_HZ, Float32Array, Int32Array, PreparedSpeech, PreparedUtterance
 from serve_app.model.checkpoint import Checkpoint, CheckpointFault, load_checkpoint
 from serve_app.model.flow import Flow
 from serve_app.model.kv_cache import KVCache
 from serve_app.model.language_model import LanguageModel
 from serve_app.model.vocoder import Vocoder
 from serve_app.synthesis.capacity import DEFAULT_MAX_LOAD, Capacity, StepCosts
+from serve_app.synthesis.guards import LengthRule
+from serve_app.synthesis.interleave import Interleave
 from serve_app.synthesis.language_stage import LanguageStage
 from serve_app.synthesis.render_stage import FlowPrefixCache, RenderStage
 from serve_app.synthesis.sampling import Sampler, utterance_seed
@@ -38,12 +40,24 @@ class Engine(Protocol):
         """
         ...
 
+    def feed(self, stream_id: int, text_ids: Int32Array) -> None:
+        """More text of an utterance that was opened with `PreparedSpeech.fed`: int32 [T], T >= 0.
+
+        Ignored when the stream is gone, was not opened as fed, or its end was declared: its owner learns of a stream
+        that failed from its event. Text that outgrows the model ends this stream with InputTooLong.
+        """
+        ...
+
+    def end(self, stream_id: int) -> None:
+        """Declares that no text will follow for a fed utterance. Idempotent; ignored when the stream is gone."""
+        ...
+
     def close(self, stream_id: int) -> None:
         """Frees all that a stream holds. Idempotent; an unknown id is ignored."""
         ...
 
     def step(self) -> list[StreamEvent]:
-        """Runs one batch and reports what it made; [] when it made no sound or no stream is open."""
+        """Runs one batch and reports what it made; [] when it made no sound or no stream can go on."""
         ...
 
     def check(self) -> None:
@@ -59,7 +73,8 @@ class Engine(Protocol):
         ...
 
     def wait_s(self) -> float | None:
-        """Seconds until `step` has something to do: 0 for now, None when no stream is open."""
+        """Seconds until `step` has something to do: 0 for now, None when nothing can be done before a stream is opened,
+        fed or ended."""
         ...
 
 
@@ -79,7 +94,9 @@ class StreamingEngine:
         self._num_slots = 2 * config.max_streams
         model = LanguageModel.from_tensors(dims.language_model, checkpoint.language_model).to(device)
         cache = KVCache.allocate(dims.language_model, self._num_slots, config.max_positions, device=device)
-        self._language = LanguageStage(model, cache, Sampler(dims.sampling), dims.language_model.speech_vocab)
+        self._lengths = LengthRule(config.min_token_text_ratio, config.max_token_text_ratio)
+        self._language = LanguageStage(model, cache, Sampler(dims.sampling), self._lengths)
+        self._language_dims = dims.language_model
         flow = Flow.from_tensors(dims.flow, checkpoint.flow).to(device)
         vocoder = Vocoder.from_tensors(dims.vocoder, checkpoint.vocoder).to(device)
         self.prefixes = FlowPrefixCache(flow, config.flow_cache_mib * 2**20, config.first_hop_tokens)
@@ -111,17 +128,18 @@ class StreamingEngine:
 
     def open(self, stream_id: int, speech: PreparedSpeech, index: int, playback: Playback) -> None:
         utterance = speech.utterances[index]
-        num_text_tokens = len(utterance.text_ids)
+        min_tokens, max_tokens = self._lengths.bounds(len(utterance.text_ids))
         stream = SpeechStream(
             speech.voice,
             utterance,
             utterance_seed(speech.seed, index),
             speech.speed,
             Progress(stream_id, playback, index),
-            min_tokens=int(self._config.min_token_text_ratio * num_text_tokens),
-            max_tokens=int(self._config.max_token_text_ratio * num_text_tokens),
+            min_tokens=min_tokens,
+            max_tokens=max_tokens,
+            interleave=self._interleave(utterance) if speech.fed else None,
         )
-        if self._language.num_positions(stream) > self._config.max_positions:
+        if not self._language.fits(stream):
             raise InputTooLong("the reference clip and one sentence of the text together are too long for the model")
         if self._language.num_free_slots == 0:
             raise Overloaded("every stream of this replica is taken")
@@ -129,6 +147,25 @@ class StreamingEngine:
             raise Overloaded("one more listener would make those that are playing run dry")
         self._language.open(stream)
         self._streams[stream_id] = stream
+
+    def _interleave(self, utterance: PreparedUtterance) -> Interleave:
+        dims = self._language_dims
+        prompt = utterance.prefix_ids.tolist(), utterance.speech_prefix_ids.tolist()
+        interleave = Interleave(dims.text_block, dims.speech_block, *prompt)
+        interleave.feed(utterance.text_ids.tolist())
+        return interleave
+
+    @torch.inference_mode()
+    def feed(self, stream_id: int, text_ids: Int32Array) -> None:
+        stream = self._streams.get(stream_id)
+        if stream is not None:
+            self._language.feed(stream, text_ids)
+
+    @torch.inference_mode()
+    def end(self, stream_id: int) -> None:
+        stream = self._streams.get(stream_id)
+        if stream is not None:
+            self._language.end(stream)
 
     def close(self, stream_id: int) -> None:
         stream = self._streams.pop(stream_id, None)
@@ -153,30 +190,46 @@ class StreamingEngine:
         streams = [self._streams[stream_id] for stream_id in batch.stream_ids]
         if batch.work is Work.RENDER:
             return self._rendered(streams)
+        events = []
         if batch.work is Work.PREFILL:
             for stream in streams:
-                self._render.open(stream)
+                if stream.flow is None:
+                    self._render.open(stream)
+                    # A pause goes out at once, so that it is in hand while the sound after it is made.
+                    events.append(self._event(stream, silence(stream.utterance.pause_before_s)))
                 self._language.prefill(stream)
         else:
             self._language.decode(streams)
         for stream in streams:
+            if stream.fault is not None:
+                events.append(self._failed(stream, stream.fault))
+                continue
             self._render.count(stream)
-        if batch.work is Work.PREFILL:
-            # A pause goes out at once, so that it is in hand while the sound after it is made.
-            return [self._event(stream, silence(stream.utterance.pause_before_s)) for stream in streams]
-        return [self._event(stream, silence(0)) for stream in streams if stream.progress.generated]
+            if stream.progress.generated:
+                events.append(self._event(stream, silence(0)))
+        return events
 
     def _rendered(self, streams: Sequence[SpeechStream]) -> list[StreamEvent]:
         events = []
-        for stream, (samples, last) in zip(streams, self._render.render(streams), strict=True):
-            if not np.isfinite(samples).all():
+        for stream in streams:
+            if not stream.tokens:  # nothing was said: no text came, or the model ended at once
+                events.append(self._event(stream, silence(0), finished=True))
                 self.close(stream.stream_id)
-                events.append(failed(stream.stream_id, GenerationFailed("the model produced no valid sound")))
+        speaking = [stream for stream in streams if stream.tokens]
+        if not speaking:
+            return events
+        for stream, (samples, last) in zip(speaking, self._render.render(speaking), strict=True):
+            if not np.isfinite(samples).all():
+                events.append(self._failed(stream, GenerationFailed("the model produced no valid sound")))
                 continue
             events.append(self._event(stream, samples, finished=last))
             if last:
                 self.close(stream.stream_id)
         return events
+
+    def _failed(self, stream: SpeechStream, error: SpeechError) -> StreamEvent:
+        self.close(stream.stream_id)
+        return failed(stream.stream_id, error)
 
     def _event(self, stream: SpeechStream, samples: Float32Array, *, finished: bool = False) -> StreamEvent:
         """Reports new samples, and counts them as in the listener's hand."""

@@ -1,6 +1,7 @@
-"""Tells when the language model is stuck: droning, silent, or saying the same thing again and again."""
+"""How long an utterance may be, and when the language model is stuck: droning, silent, or repeating itself."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 WINDOW_TOKENS = 50
 """Two seconds: longer than any pause or sound inside a sentence."""
@@ -10,6 +11,18 @@ NUM_CYCLES = 3
 MAX_CYCLE_TOKENS = 75
 """Three exact repetitions of up to three seconds: sampling never does that with speech."""
 CHECK_EVERY = 10
+
+
+@dataclass(frozen=True, slots=True)
+class LengthRule:
+    """Speech tokens for each text token, upstream's `min_token_text_ratio` and `max_token_text_ratio`."""
+
+    min_ratio: float
+    max_ratio: float
+
+    def bounds(self, num_text_tokens: int) -> tuple[int, int]:
+        """Fewest and most speech tokens of an utterance; at least one may be said."""
+        return int(self.min_ratio * num_text_tokens), max(1, int(self.max_ratio * num_text_tokens))
 
 
 def is_stuck(tokens: Sequence[int]) -> bool:

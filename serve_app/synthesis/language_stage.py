@@ -6,35 +6,67 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from serve_app.errors import GenerationFailed, InputTooLong
+from serve_app.messages import Int32Array
 from serve_app.model.kv_cache import KVCache
 from serve_app.model.language_model import LanguageModel
-from serve_app.synthesis.guards import is_stuck
-from serve_app.synthesis.sampling import Sampler, uniforms
+from serve_app.synthesis.guards import LengthRule, is_stuck
+from serve_app.synthesis.interleave import Reading, Table
+from serve_app.synthesis.sampling import Draw, uniforms
 from serve_app.synthesis.stream import SpeechStream
 
 
 class LanguageStage:
     """Owns the language model's cache slots."""
 
-    def __init__(self, model: LanguageModel, cache: KVCache, sampler: Sampler, first_stop_id: int) -> None:
+    def __init__(self, model: LanguageModel, cache: KVCache, sampler: Draw, lengths: LengthRule) -> None:
         self._model = model
         self._cache = cache
         self._sampler = sampler
-        self._first_stop_id = first_stop_id
+        self._lengths = lengths
+        self._embeddings = {
+            Table.MARK: model.embed_marks,
+            Table.TEXT: model.embed_text,
+            Table.SPEECH: model.embed_speech,
+        }
 
     @property
     def num_free_slots(self) -> int:
         return self._cache.num_free
 
-    def num_positions(self, stream: SpeechStream) -> int:
-        """Cache positions the utterance may need: sos, prefix, text, task, speech prefix and every new token."""
+    def fits(self, stream: SpeechStream) -> bool:
+        """Whether a slot holds what the stream may need: prompt, text and every new token, as far as they are known."""
         utterance = stream.utterance
         prompt = 2 + len(utterance.prefix_ids) + len(utterance.text_ids) + len(utterance.speech_prefix_ids)
-        return prompt + stream.max_tokens
+        new = stream.max_tokens if stream.interleave is None else 1
+        return prompt + new <= self._cache.max_positions
 
     def open(self, stream: SpeechStream) -> None:
         """Takes a slot. The caller has checked that one is free and that the utterance fits."""
         stream.slot = self._cache.take()
+        if stream.interleave is not None:
+            stream.max_tokens = self._cache.max_positions
+            self._read_on(stream)
+            return
+        utterance = stream.utterance
+        text = np.concatenate((utterance.prefix_ids, utterance.text_ids))
+        self._will_read(stream, self._model.embed_prefix(_ids(text), _ids(utterance.speech_prefix_ids)))
+
+    def feed(self, stream: SpeechStream, text_ids: Int32Array) -> None:
+        """More text, int32 [T], for a fed stream; ignored once its end was declared."""
+        if stream.interleave is None or stream.interleave.ended:
+            return
+        stream.interleave.feed(text_ids.tolist())
+        if stream.progress.waiting:
+            self._read_on(stream)
+
+    def end(self, stream: SpeechStream) -> None:
+        """No text will follow. Idempotent."""
+        if stream.interleave is None or stream.interleave.ended:
+            return
+        stream.interleave.ended = True
+        if stream.progress.waiting:
+            self._read_on(stream)
 
     def close(self, stream: SpeechStream) -> None:
         """Returns the slot; idempotent."""
@@ -43,51 +75,130 @@ class LanguageStage:
             stream.slot = None
 
     def prefill(self, stream: SpeechStream) -> None:
-        """Reads prompt and text, and draws the first token."""
-        assert stream.slot is not None
-        utterance = stream.utterance
-        text = np.concatenate((utterance.prefix_ids, utterance.text_ids))
-        embeddings = self._model.embed_prefix(_ids(text), _ids(utterance.speech_prefix_ids))
-        logits = self._model.prefill(embeddings, self._cache, stream.slot, 0)
-        stream.position = len(embeddings)
-        stream.progress.prefilled = True
+        """Reads what the stream has to read, and draws a token."""
+        assert stream.slot is not None and stream.unread is not None
+        if stream.position + len(stream.unread) > self._cache.max_positions:
+            self._outgrown(stream)
+            return
+        logits = self._model.prefill(stream.unread, self._cache, stream.slot, stream.position)
+        stream.position += len(stream.unread)
+        stream.unread = None
+        stream.progress.unread = 0
         self._draw([stream], logits[None])
 
     def decode(self, streams: Sequence[SpeechStream]) -> None:
         """One more token for each stream; streams whose utterance ends are marked and lose their slot."""
-        last = torch.tensor([stream.tokens[-1] for stream in streams])
-        slots = torch.tensor([stream.slot for stream in streams])
-        positions = torch.tensor([stream.position for stream in streams])
-        logits = self._model.decode(last, self._cache, slots, positions)
+        fitting = []
         for stream in streams:
+            if stream.position < self._cache.max_positions:
+                fitting.append(stream)
+            else:
+                self._outgrown(stream)
+        if not fitting:
+            return
+        last = torch.tensor([stream.tokens[-1] for stream in fitting])
+        slots = torch.tensor([stream.slot for stream in fitting])
+        positions = torch.tensor([stream.position for stream in fitting])
+        logits = self._model.decode(last, self._cache, slots, positions)
+        for stream in fitting:
             stream.position += 1
-        self._draw(streams, logits)
+        self._draw(fitting, logits)
 
     def _draw(self, streams: Sequence[SpeechStream], logits: Tensor) -> None:
+        """logits: [B, V], one row for each stream."""
         seeds = np.array([stream.seed for stream in streams], dtype=np.uint64)
-        steps = np.array([len(stream.tokens) for stream in streams], dtype=np.uint64)
-        window = self._sampler.dims.win_size
+        steps = np.array([len(stream.outputs) for stream in streams], dtype=np.uint64)
+        window = self._sampler.window
         recent = torch.full((len(streams), window), -1)
         for row, stream in enumerate(streams):
-            tail = stream.tokens[-window:]
+            tail = stream.outputs[-window:]
             recent[row, : len(tail)] = torch.tensor(tail, dtype=torch.int64)
-        allowed = torch.tensor([len(stream.tokens) >= stream.min_tokens for stream in streams])
+        allowed = torch.tensor([_stops_allowed(stream) for stream in streams])
         random = torch.from_numpy(uniforms(seeds, steps, 2))
         device = logits.device
+        valid = logits.isfinite().all(dim=-1)
+        # A row of NaN would make the sampler fail for everybody.
+        logits = logits.masked_fill(~valid[:, None], 0.0)
         tokens = self._sampler(logits, recent.to(device), allowed.to(device), random.to(device))
-        drawn: list[int] = tokens.tolist()
-        for stream, token in zip(streams, drawn, strict=True):
-            if token >= self._first_stop_id:
+        drawn: list[tuple[int, int]] = torch.stack((tokens, valid), dim=1).tolist()
+        for stream, (token, is_valid) in zip(streams, drawn, strict=True):
+            if is_valid:
+                self._take(stream, token)
+            else:
+                stream.fault = GenerationFailed("the model produced no valid speech")
+
+    def _take(self, stream: SpeechStream, token: int) -> None:
+        dims = self._model.dims
+        interleave = stream.interleave
+        more_text = interleave is not None and not interleave.complete
+        if token >= dims.eos_id:
+            if more_text:
+                self._ask_for_text(stream)
+            else:
                 self._end(stream)
-                continue
-            stream.tokens.append(token)
-            if len(stream.tokens) >= stream.max_tokens or is_stuck(stream.tokens):
-                self._end(stream)
+            return
+        stream.outputs.append(token)
+        stream.tokens.append(token)
+        if len(stream.tokens) >= stream.max_tokens or is_stuck(stream.tokens):
+            self._end(stream)
+        elif more_text and interleave is not None and len(stream.outputs) == interleave.next_fill:
+            stream.unread_speech = (token,)
+            self._ask_for_text(stream)
+
+    def _ask_for_text(self, stream: SpeechStream) -> None:
+        """The model has spoken as much as the text that it has read allows."""
+        assert stream.interleave is not None
+        stream.outputs.append(self._model.dims.fill_id)
+        stream.interleave.ask(len(stream.outputs))
+        self._read_on(stream)
+
+    def _read_on(self, stream: SpeechStream) -> None:
+        """Lays out the text that a fed stream reads next, or marks it as waiting for more."""
+        interleave = stream.interleave
+        assert interleave is not None
+        if interleave.ended and interleave.num_text == 0:
+            self._end(stream)
+            return
+        spoken_last = [token for token in stream.outputs[-2:-1] if token < self._model.dims.eos_id]
+        was_started = interleave.started
+        reading = interleave.next_reading(spoken_last)
+        stream.progress.waiting = reading is None
+        if reading is None:
+            return
+        self._will_read(stream, self._embed(((Table.SPEECH, stream.unread_speech), *reading)))
+        stream.unread_speech = ()
+        if interleave.complete:
+            stream.min_tokens, stream.max_tokens = self._lengths.bounds(interleave.num_text)
+            if was_started:
+                # Upstream masks the end no longer, and what is left of the text needs its own share of speech.
+                stream.min_tokens = 0
+                rest = self._lengths.bounds(len(interleave.held))[1]
+                stream.max_tokens = max(stream.max_tokens, len(stream.tokens) + rest)
+
+    def _embed(self, reading: Reading) -> Tensor:
+        """Rows [S, hidden] of the model's input."""
+        return torch.cat([self._embeddings[table](torch.tensor(ids, dtype=torch.int64)) for table, ids in reading])
+
+    def _will_read(self, stream: SpeechStream, embeddings: Tensor) -> None:
+        stream.unread = embeddings
+        stream.progress.unread = len(embeddings)
+
+    def _outgrown(self, stream: SpeechStream) -> None:
+        stream.fault = InputTooLong("the text fed to one utterance is too long for the model")
 
     def _end(self, stream: SpeechStream) -> None:
         stream.progress.generated = True
+        stream.progress.waiting = False
         self.close(stream)
 
 
-def _ids(array: np.ndarray[tuple[int], np.dtype[np.int32]]) -> Tensor:
+def _stops_allowed(stream: SpeechStream) -> tuple[bool, bool, bool]:
+    """Which of the last three ids may be drawn: end, the unused one, fill."""
+    if stream.interleave is not None and not stream.interleave.complete:
+        return False, False, True
+    late = len(stream.tokens) >= stream.min_tokens
+    return late, late, late
+
+
+def _ids(array: Int32Array) -> Tensor:
     return torch.from_numpy(array.astype(np.int64))

@@ -13,21 +13,28 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils import parametrize
 
+from serve_app.messages import PreparedUtterance, VoicePrompt
 from serve_app.model.checkpoint import Checkpoint, load_checkpoint
 from serve_app.model.flow import Flow
 from serve_app.model.kv_cache import KVCache
 from serve_app.model.language_model import LanguageModel
 from serve_app.model.toy_checkpoint import write_networks
 from serve_app.model.vocoder import Vocoder
-from serve_app.synthesis.upstream import Upstream, load_upstream
+from serve_app.synthesis.guards import LengthRule
+from serve_app.synthesis.interleave import Interleave
+from serve_app.synthesis.language_stage import LanguageStage
+from serve_app.synthesis.scheduler import Playback, Progress
+from serve_app.synthesis.stream import SpeechStream
+from serve_app.synthesis.upstream import Upstream, fed_scores, load_upstream
 
 BOUND = 1e-4
 NUM_TEXT_TOKENS = 20
@@ -86,6 +93,57 @@ def compare_language_model(checkpoint: Checkpoint, upstream: Upstream, prompt_to
         Row.of("logits", f"decode, {len(tokens)} steps", torch.stack(alone), expected[1:]),
         Row.of("logits", f"decode in a batch, {len(tokens)} steps", torch.stack(batched), expected[1:]),
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Forced:
+    """Draws given tokens instead of random ones, and keeps the logits they would have been drawn from."""
+
+    script: Sequence[int]
+    logits: list[Tensor] = field(default_factory=list)
+    window: int = 1
+
+    def __call__(self, logits: Tensor, recent: Tensor, stops_allowed: Tensor, random: Tensor) -> Tensor:
+        self.logits.append(logits[0])
+        return torch.tensor([self.script[len(self.logits) - 1]])
+
+
+def compare_fed_text(checkpoint: Checkpoint, upstream: Upstream, prompt_tokens: int, tokens: Tensor) -> Row:
+    """Log-probabilities of every draw while text arrives token by token, to the end token. tokens: [N] generated."""
+    dims = checkpoint.dims.language_model
+    generator = torch.Generator().manual_seed(5)
+    # As much text as asks for more twice while it is spoken, less than a block of it at the end.
+    num_text = dims.text_block * (-(-prompt_tokens // dims.speech_block) + 2) + 3
+    text = torch.randint(0, dims.text_vocab, (num_text,), generator=generator)
+    prompt = torch.randint(0, dims.speech_vocab, (prompt_tokens,), generator=generator)
+    transcript, fed = text[: num_text // 4], text[num_text // 4 :]
+    script = [*tokens.tolist(), dims.eos_id]
+    theirs = fed_scores(upstream, fed, transcript, prompt, script)
+
+    cache = KVCache.allocate(dims, num_slots=1, max_positions=num_text + prompt_tokens + len(tokens) + 4)
+    forced = _Forced(script)
+    model = LanguageModel.from_tensors(dims, checkpoint.language_model)
+    stage = LanguageStage(model, cache, forced, LengthRule(0, len(tokens) + 1))
+    no_ids = np.zeros(0, np.int32)
+    voice = VoicePrompt("parity", no_ids, no_ids, np.zeros((0, 0), np.float32), np.zeros(0, np.float32))
+    utterance = PreparedUtterance(no_ids, no_ids, no_ids, 0, 0)
+    interleave = Interleave(dims.text_block, dims.speech_block, transcript.tolist(), prompt.tolist())
+    stream = SpeechStream(voice, utterance, 0, 1.0, Progress(0, Playback(0.0), 0), 0, 0, interleave)
+    stage.open(stream)
+    arriving = iter(fed.numpy().astype(np.int32))
+    while not stream.progress.generated:
+        if stream.progress.waiting:
+            token = next(arriving, None)
+            if token is None:
+                stage.end(stream)
+            else:
+                stage.feed(stream, np.array([token]))
+        elif stream.unread is not None:
+            stage.prefill(stream)
+        else:
+            stage.decode([stream])
+    ours = torch.stack(forced.logits).log_softmax(dim=-1)
+    return Row.of("logits", f"prompt {prompt_tokens}, text fed while speaking, {len(script)} draws", ours, theirs)
 
 
 def compare_flow(checkpoint: Checkpoint, upstream: Upstream, prompt_tokens: int, tokens: Tensor) -> Iterator[Row]:
@@ -165,6 +223,8 @@ def measure(directory: Path, prompt_tokens: Sequence[int], num_tokens: int) -> I
     checkpoint, upstream = load_checkpoint(directory), load_upstream(directory)
     tokens = torch.randint(0, checkpoint.dims.flow.vocab, (num_tokens,), generator=torch.Generator().manual_seed(0))
     yield from compare_language_model(checkpoint, upstream, prompt_tokens[0], tokens)
+    for length in prompt_tokens:
+        yield compare_fed_text(checkpoint, upstream, length, tokens)
     for length in prompt_tokens:
         yield from compare_flow(checkpoint, upstream, length, tokens)
     yield from compare_vocoder(checkpoint, upstream, 2 * num_tokens)

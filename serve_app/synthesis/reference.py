@@ -20,7 +20,7 @@ from torch import Tensor
 
 from serve_app.config import LiveSynthesisConfig, SynthesisConfig
 from serve_app.errors import CheckpointError, GenerationFailed, InputTooLong, InvalidRequest, Overloaded
-from serve_app.messages import SAMPLE_RATE_HZ, PreparedSpeech, PreparedUtterance, VoicePrompt
+from serve_app.messages import SAMPLE_RATE_HZ, Int32Array, PreparedSpeech, PreparedUtterance, VoicePrompt
 from serve_app.model.faults import CheckpointFault
 from serve_app.synthesis.sampling import utterance_seed
 from serve_app.synthesis.scheduler import Playback
@@ -106,9 +106,12 @@ class ReferenceEngine:
         index: int,
         playback: Playback,
     ) -> None:
-        """Raises InvalidRequest for another speed, which upstream refuses while streaming."""
+        """Raises InvalidRequest for another speed, which upstream refuses while streaming, and for text that is still
+        to come, for which upstream needs a thread that blocks until it is there."""
         if speech.speed != 1.0:
             raise InvalidRequest("the reference engine cannot change the speed")
+        if speech.fed:
+            raise InvalidRequest("the reference engine speaks only text that is known whole")
         voice, utterance = speech.voice, speech.utterances[index]
         if len(self._streams) == self._num_slots:
             raise Overloaded("every stream of this replica is taken")
@@ -135,6 +138,12 @@ class ReferenceEngine:
             max_tokens=max_tokens,
             input=prefix[None],
         )
+
+    def feed(self, stream_id: int, text_ids: Int32Array) -> None:
+        """Ignored: no stream is open that could be fed."""
+
+    def end(self, stream_id: int) -> None:
+        """Ignored, as `feed`."""
 
     def close(self, stream_id: int) -> None:
         self._streams.pop(stream_id, None)

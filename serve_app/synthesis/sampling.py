@@ -5,6 +5,7 @@ the nucleus; a draw that already occurs among the last outputs is banned and rep
 """
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -45,24 +46,34 @@ def utterance_seed(seed: int, utterance: int) -> int:
     return int(_splitmix64(mixed)[0])
 
 
+class Draw(Protocol):
+    """What the language stage needs of `Sampler`; parity tests force tokens here."""
+
+    @property
+    def window(self) -> int: ...
+
+    def __call__(self, logits: Tensor, recent: Tensor, stops_allowed: Tensor, random: Tensor) -> Tensor: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Sampler:
-    """Draws one token per stream.
-
-    num_stops: how many ids at the end of the vocabulary end the utterance.
-    """
+    """Draws one token per stream."""
 
     dims: SamplingDims
-    num_stops: int = 3
+
+    @property
+    def window(self) -> int:
+        """How many of a stream's last outputs a draw looks at."""
+        return self.dims.win_size
 
     def __call__(self, logits: Tensor, recent: Tensor, stops_allowed: Tensor, random: Tensor) -> Tensor:
         """Tokens int64 [B].
 
-        logits: [B, V]. recent: int64 [B, win_size], the last outputs, padded with -1. stops_allowed: bool [B], False
-        masks the stop ids. random: float [B, 2] in [0, 1).
+        logits: [B, V]. recent: int64 [B, window], the last outputs, padded with -1. stops_allowed: bool [B, N], False
+        masks one of the last N ids, which are not speech. random: float [B, 2] in [0, 1).
         """
         blocked = torch.zeros_like(logits, dtype=torch.bool)
-        blocked[:, -self.num_stops :] = ~stops_allowed[:, None]
+        blocked[:, -stops_allowed.shape[1] :] = ~stops_allowed
         probabilities = logits.masked_fill(blocked, -torch.inf).softmax(-1)
 
         top, ids = probabilities.topk(min(self.dims.top_k, probabilities.shape[-1]), dim=-1)

@@ -4,7 +4,8 @@ Every listener has a playback clock: it started when its first sound left the en
 hand. The policy orders streams by urgency: listeners about to run dry, then listeners who have heard nothing yet, then
 the earliest deadline. The most urgent stream decides what kind of batch runs; every other stream that can use the same
 kind of batch joins it, because sharing a batch costs it nothing. Chunks that nobody waits for are not rendered one by
-one as they become ready: decoding goes on until somebody is in a hurry or a render batch is full.
+one as they become ready: decoding goes on until somebody is in a hurry or a render batch is full. A stream whose text
+is still being written waits for it without a place in any order.
 """
 
 import itertools
@@ -21,7 +22,7 @@ _ABOUT_TO_RUN_DRY, _FIRST_SOUND, _CAN_WAIT = 0, 1, 2
 class Playback:
     """What one listener has received; shared by the utterances of one request, which play one after another.
 
-    started_at_s: clock time of the first sample, None before it.
+    started_at_s: clock time of the first sample, and later by every gap since; None before it.
     audio_s: seconds of audio delivered so far.
     """
 
@@ -30,8 +31,10 @@ class Playback:
     audio_s: float = 0.0
 
     def deliver(self, audio_s: float, now_s: float) -> None:
+        """More audio. One who had run dry goes on from here: the gap does not make a listener urgent for ever."""
         if self.started_at_s is None:
             self.started_at_s = now_s
+        self.started_at_s = max(self.started_at_s, now_s - self.audio_s)
         self.audio_s += audio_s
 
     def dry_at_s(self) -> float:
@@ -52,7 +55,8 @@ class Progress:
     """The scheduler's view of one stream.
 
     utterance: its index in the request; earlier ones of the same listener come first.
-    prefilled: the language model has read the prompt and the text.
+    unread: positions of prompt and text that the language model reads before it draws its next token.
+    waiting: the next token needs text that has not been fed.
     generated: the language model has produced its last token.
     tokens_needed: speech tokens still missing before the next chunk can be rendered; 0 when it can be rendered now.
     """
@@ -60,20 +64,24 @@ class Progress:
     stream_id: int
     playback: Playback
     utterance: int
-    prefilled: bool = False
+    unread: int = 1
+    waiting: bool = False
     generated: bool = False
     tokens_needed: int = 1
 
-    def needs(self) -> Work:
-        """The step that brings this stream closer to its next sound."""
-        if not self.prefilled:
-            return Work.PREFILL
-        return Work.RENDER if self.generated or self.tokens_needed <= 0 else Work.DECODE
+    def needs(self) -> Work | None:
+        """The step that brings this stream closer to its next sound; None while only its client can do that."""
+        if self.generated or self.tokens_needed <= 0:
+            return Work.RENDER
+        if self.waiting:
+            return None
+        return Work.PREFILL if self.unread else Work.DECODE
 
     def can_join(self, work: Work, token_lead: int) -> bool:
         """Whether a batch of `work` helps this stream; decoding may run `token_lead` tokens ahead of rendering."""
         if work is Work.DECODE:
-            return self.prefilled and not self.generated and self.tokens_needed > -token_lead
+            can_draw = not (self.unread or self.waiting or self.generated)
+            return can_draw and self.tokens_needed > -token_lead
         return self.needs() is work
 
 
@@ -121,17 +129,18 @@ class Scheduler:
         playback = progress.playback
         dry_at_s = playback.dry_at_s()
         if playback.started_at_s is None:
-            return (_FIRST_SOUND, progress.prefilled, dry_at_s, progress.utterance)
+            return (_FIRST_SOUND, progress.unread == 0, dry_at_s, progress.utterance)
         urgent = dry_at_s - now_s < self._limits.urgent_s
         return (_ABOUT_TO_RUN_DRY if urgent else _CAN_WAIT, False, dry_at_s, progress.utterance)
 
     def next_batch(self, streams: Iterable[Progress], now_s: float) -> Batch | None:
-        """The next batch to run, or None when no stream is open or every listener has plenty."""
+        """The next batch to run, or None when no stream can go on or every listener has plenty."""
         waiting = (progress for progress in streams if self._pause_s(progress, now_s) <= 0)
         ordered = sorted(waiting, key=lambda progress: self.urgency(progress, now_s))
         if not ordered:
             return None
         work = ordered[0].needs()
+        assert work is not None
         joining = self._joining(ordered, work)
         if work is Work.RENDER and self.urgency(ordered[0], now_s)[0] == _CAN_WAIT:
             # Nobody is in a hurry: let more chunks become ready, so that they are rendered together.
@@ -141,11 +150,15 @@ class Scheduler:
         return Batch(work, joining)
 
     def wait_s(self, streams: Iterable[Progress], now_s: float) -> float | None:
-        """Seconds until there is a batch to run: 0 for now, None when no stream is open."""
-        return min((max(0.0, self._pause_s(progress, now_s)) for progress in streams), default=None)
+        """Seconds until there is a batch to run: 0 for now, None while no open stream can go on by itself."""
+        soonest_s = min((self._pause_s(progress, now_s) for progress in streams), default=math.inf)
+        return None if soonest_s == math.inf else max(0.0, soonest_s)
 
     def _pause_s(self, progress: Progress, now_s: float) -> float:
-        """Seconds until a listener who has plenty needs more; not positive for one who needs it now."""
+        """Seconds until a listener who has plenty needs more; not positive for one who needs it now, infinite for a
+        stream that only its client can bring on."""
+        if progress.needs() is None:
+            return math.inf
         if progress.playback.started_at_s is None:
             return 0.0
         return progress.playback.dry_at_s() - now_s - self._limits.max_lead_s

@@ -105,7 +105,7 @@ class Replica:
                     if stream.render(self.now_s):
                         ended.append(self.streams.pop(stream_id))
                 else:
-                    stream.progress.prefilled = True
+                    stream.progress.unread = 0
                     stream.take_token()
         self.now_s = max(self.now_s, until_s)
         return ended

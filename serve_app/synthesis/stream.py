@@ -9,6 +9,7 @@ from serve_app.errors import SpeechError
 from serve_app.messages import SAMPLE_RATE_HZ, Float32Array, PreparedUtterance, VoicePrompt
 from serve_app.model.flow import FlowState
 from serve_app.model.vocoder import VocoderState
+from serve_app.synthesis.interleave import Interleave
 from serve_app.synthesis.mel_stretch import StretchState
 from serve_app.synthesis.scheduler import Progress
 
@@ -47,11 +48,16 @@ class SpeechStream:
 
     min_tokens: stop tokens are masked before this many speech tokens.
     max_tokens: generation ends here at the latest.
-    slot: the language model's cache slot; None before prefill and after the last token.
+    interleave: the text of a fed utterance; None when the text is known whole.
+    slot: the language model's cache slot; None after the last token.
     position: entries of that slot already written.
-    tokens: speech tokens generated so far, stop token excluded.
+    unread: [S, hidden], what the language model reads before it draws its next token; None while it decodes.
+    unread_speech: the newest speech token where it waits to be read together with fed text, else empty.
+    outputs: everything drawn so far, fill tokens included and the stop token excluded.
+    tokens: the speech tokens of it.
+    fault: why the stream must end now.
     prompt_ids: int64 [P], the voice's speech tokens that the flow starts with.
-    flow, stretch, vocoder: rendering state, None before the first token is prefilled.
+    flow, stretch, vocoder: rendering state, None before the prompt is read.
     num_reported_tokens: how many of `tokens` events have accounted for.
     """
 
@@ -62,9 +68,14 @@ class SpeechStream:
     progress: Progress
     min_tokens: int
     max_tokens: int
+    interleave: Interleave | None = None
     slot: int | None = None
     position: int = 0
+    unread: Tensor | None = None
+    unread_speech: tuple[int, ...] = ()
+    outputs: list[int] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
+    fault: SpeechError | None = None
     prompt_ids: Tensor | None = None
     flow: FlowState | None = None
     stretch: StretchState | None = None

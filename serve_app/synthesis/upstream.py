@@ -7,12 +7,13 @@ dicts, never the directory's yaml, which upstream's loader would execute.
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -66,6 +67,55 @@ def load_upstream(directory: Path) -> Upstream:
         network.load_state_dict({key: value for key, value in tensors.items() if isinstance(value, Tensor)})
         network.eval().requires_grad_(False)
     return upstream
+
+
+class _Cache:
+    """transformers' cache with the subscript by which upstream asks how much it holds."""
+
+    def __init__(self, past: Any) -> None:
+        self.past = past
+
+    def __getitem__(self, layer: int) -> tuple[Tensor, Tensor]:
+        layer_cache = self.past.layers[layer]
+        return layer_cache.keys, layer_cache.values
+
+
+@torch.inference_mode()
+def fed_scores(upstream: Upstream, text: Tensor, transcript: Tensor, prompt: Tensor, script: Sequence[int]) -> Tensor:
+    """What upstream's `inference_bistream` draws from while it says `script`: log-probabilities [len(script), V].
+
+    text: [T] tokens, which arrive one by one; transcript: [L]; prompt: [N] speech tokens; script: the speech tokens
+    that it says, and the end token. The packaged code lets the model choose when it first asks for text; here it does
+    so when upstream's of 2026 does: when the prompt's last block of speech is full.
+    """
+    dims, model = upstream.dims.language_model, upstream.language_model
+    first_fill = dims.speech_block - len(prompt) % dims.speech_block
+    script = list(script)
+    scores: list[Tensor] = []
+    forward = model.llm.forward_one_step
+
+    def step(xs: Tensor, masks: Tensor, cache: _Cache | None = None) -> tuple[Tensor, _Cache]:
+        hidden, past = forward(xs, masks, cache.past if cache is not None else None)
+        return hidden, _Cache(past)
+
+    def draw(given: Tensor, decoded: list[int], unused: int) -> Tensor:
+        if len(decoded) == first_fill:
+            return torch.tensor([dims.fill_id])
+        scores.append(given)
+        return torch.tensor([script[len(scores) - 1]])
+
+    with mock.patch.object(model, "sampling", draw), mock.patch.object(model.llm, "forward_one_step", step):
+        said = model.inference_bistream(
+            text=(token[None, None] for token in text),
+            prompt_text=transcript[None],
+            prompt_text_len=torch.tensor([len(transcript)]),
+            prompt_speech_token=prompt[None],
+            prompt_speech_token_len=torch.tensor([len(prompt)]),
+            embedding=torch.zeros(1, 0),
+        )
+        for _ in said:
+            pass
+    return torch.stack(scores)
 
 
 @_quiet()

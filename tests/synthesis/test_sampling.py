@@ -9,14 +9,14 @@ from serve_app.synthesis.sampling import Sampler, uniforms, utterance_seed
 
 RAS = SamplingDims(top_p=0.8, top_k=25, win_size=10, tau_r=0.1)
 NOTHING_RECENT = torch.full((1, 10), -1)
-ALLOWED = torch.tensor([True])
+ALLOWED = torch.tensor([[True, True, True]])
 
 
 def draws(logits: Tensor, recent: Tensor, num: int, dims: SamplingDims = RAS) -> Tensor:
     """`num` draws from one row of logits."""
     random = torch.from_numpy(uniforms(np.full(num, 7, np.uint64), np.arange(num, dtype=np.uint64), 2))
     rows = logits.expand(num, -1)
-    return Sampler(dims)(rows, recent.expand(num, -1), ALLOWED.expand(num), random)
+    return Sampler(dims)(rows, recent.expand(num, -1), ALLOWED.expand(num, -1), random)
 
 
 def log_probabilities(*values: float) -> Tensor:
@@ -56,15 +56,15 @@ def test_the_only_possible_token_is_kept_even_if_recent() -> None:
 def test_stops_are_masked_until_they_are_allowed() -> None:
     logits = torch.tensor([[0.0, 0.0, 9.0, 9.0, 9.0]])
     random = torch.tensor([[0.99, 0.99]])
-    assert Sampler(RAS)(logits, NOTHING_RECENT, torch.tensor([False]), random).item() < 2
-    assert Sampler(RAS)(logits, NOTHING_RECENT, torch.tensor([True]), random).item() >= 2
+    assert Sampler(RAS)(logits, NOTHING_RECENT, ~ALLOWED, random).item() < 2
+    assert Sampler(RAS)(logits, NOTHING_RECENT, ALLOWED, random).item() >= 2
 
 
 def test_a_row_draws_the_same_in_any_company() -> None:
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(16, 300, generator=generator) * 3
     recent = torch.randint(0, 300, (16, 10), generator=generator)
-    allowed = torch.arange(16) % 2 == 0
+    allowed = (torch.arange(16) % 2 == 0)[:, None].expand(-1, 3)
     seeds, steps = np.arange(16, dtype=np.uint64), np.arange(16, dtype=np.uint64) * np.uint64(3)
     together = Sampler(RAS)(logits, recent, allowed, torch.from_numpy(uniforms(seeds, steps, 2)))
     for row in range(16):

@@ -7,7 +7,7 @@ def playing(stream_id: int, audio_s: float, *, tokens_needed: int = 5, utterance
     """A stream whose listener started at time 0 and has received `audio_s` seconds."""
     playback = Playback(opened_at_s=-1.0)
     playback.deliver(audio_s, now_s=0.0)
-    return Progress(stream_id, playback, utterance, prefilled=True, tokens_needed=tokens_needed)
+    return Progress(stream_id, playback, utterance, unread=0, tokens_needed=tokens_needed)
 
 
 def silent(stream_id: int, opened_at_s: float, **progress: bool | int) -> Progress:
@@ -27,14 +27,14 @@ def test_a_new_stream_is_prefilled_then_decoded_then_rendered() -> None:
         assert batch is not None
         steps.append(batch.work)
         if batch.work is Work.PREFILL:
-            stream.prefilled = True
+            stream.unread = 0
         else:
             stream.tokens_needed -= 1
     assert steps == [Work.PREFILL, Work.DECODE, Work.RENDER]
 
 
 def test_who_runs_dry_comes_before_who_has_heard_nothing_before_who_has_plenty() -> None:
-    dry, fresh, rich = playing(1, 0.2), silent(2, 0.0, prefilled=True, tokens_needed=0), playing(3, 9.0)
+    dry, fresh, rich = playing(1, 0.2), silent(2, 0.0, unread=0, tokens_needed=0), playing(3, 9.0)
     scheduler = Scheduler(Limits(urgent_s=0.3))
     ordered = sorted([rich, fresh, dry], key=lambda p: scheduler.urgency(p, now_s=0.0))
     assert [p.stream_id for p in ordered] == [1, 2, 3]
@@ -50,7 +50,7 @@ def test_first_chunks_are_served_in_order_of_arrival() -> None:
 
 def test_later_utterances_of_a_listener_wait_for_earlier_ones() -> None:
     first = playing(1, 1.0, tokens_needed=0)
-    second = Progress(2, first.playback, 1, prefilled=True, tokens_needed=0)
+    second = Progress(2, first.playback, 1, unread=0, tokens_needed=0)
     batch = Scheduler(Limits(render=1)).next_batch([second, first], 0.0)
     assert batch is not None and batch.stream_ids == (1,)
 
