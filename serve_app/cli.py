@@ -48,6 +48,8 @@ _RAY_ENVIRONMENT = {
     "RAY_worker_niceness": "0",
     "RAY_SERVE_LOG_TO_STDERR": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # An unhealthy replica's engine has failed or hangs: nothing is gained by waiting for its streams to end.
+    "RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS": "1",
 }
 
 

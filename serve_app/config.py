@@ -109,6 +109,8 @@ class SynthesisConfig(LiveSynthesisConfig):
     first_hop_tokens: int = Field(default=12, ge=1, le=25)
     """Speech tokens (40 ms each) of the first chunk: a voice's prompt is cut, from its start, so that it ends this many
     tokens before a border of the flow's chunks. Fewer sound earlier, and leave less audio in hand."""
+    max_step_s: float = Field(default=5.0, gt=0)
+    """A step that takes longer than this, and than a thousand usual ones, hangs: the replica is replaced."""
     render_batch: int = Field(default=1, ge=1)
     """Chunks rendered together: on a CPU two take twice as long as one, so an urgent one would wait for the other."""
 

@@ -15,6 +15,9 @@ from serve_app.synthesis.engine_thread import EngineThread
 from serve_app.synthesis.reference import load_reference_engine
 from serve_app.synthesis.warm_up import warm_up
 
+HANGS_AFTER_STEPS = 1000
+"""Reading a long prompt is one step too: hundreds of times a usual one, which is the decoding of a token."""
+
 
 class Synthesis:
     """Speaks prepared requests. Ready once its engine has spoken a warm-up utterance in this very process."""
@@ -28,10 +31,10 @@ class Synthesis:
             engine = load_reference_engine(config.checkpoint, settings)
         else:
             engine = load_engine(config.checkpoint, settings)
-        warm_up(engine)
+        max_step_s = max(settings.max_step_s, HANGS_AFTER_STEPS * warm_up(engine))
         self._settings = settings
         self._refusals = Refusals()
-        self._thread = EngineThread(engine, settings.max_streams)
+        self._thread = EngineThread(engine, settings.max_streams, max_step_s=max_step_s)
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Ray calls it when the YAML's `user_config` has changed; streams go on. Raises ValidationError."""
@@ -47,8 +50,8 @@ class Synthesis:
             raise
 
     async def ready(self) -> bool:
-        """True: a replica takes calls only after its constructor, warm-up included."""
-        return self._thread.failure is None
+        """A replica takes calls only after its constructor, warm-up included: whether it still works."""
+        return self._thread.fault() is None
 
     async def check_engine(self) -> int:
         """Requests open now. Raises AssertionError if the engine has lost track of a slot."""
@@ -62,8 +65,9 @@ class Synthesis:
 
     def check_health(self) -> None:
         """Ray replaces the replica when this raises."""
-        if self._thread.failure is not None:
-            raise NotReady(f"the engine failed: {self._thread.failure}")
+        fault = self._thread.fault()
+        if fault is not None:
+            raise NotReady(fault)
 
     def __del__(self) -> None:
         thread = getattr(self, "_thread", None)

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import logging
+import math
 import queue
 import threading
 import time
@@ -78,10 +79,10 @@ class EngineThread:
     replaced.
     """
 
-    def __init__(self, engine: Engine, max_streams: int, replica_id: str = "") -> None:
+    def __init__(self, engine: Engine, max_streams: int, replica_id: str = "", *, max_step_s: float = math.inf) -> None:
         """max_streams: requests served at once; one more is refused with Overloaded.
 
-        replica_id: where this is, for those who feed a request.
+        replica_id: where this is, for those who feed a request. max_step_s: a step that takes longer hangs.
         """
         self._engine = engine
         self._max_streams = max_streams
@@ -92,6 +93,8 @@ class EngineThread:
         self._inbox: queue.SimpleQueue[_Message] = queue.SimpleQueue()
         self._posts: dict[int, Callable[[StreamEvent], None]] = {}
         self._stopped = False
+        self._max_step_s = max_step_s
+        self._busy_since_s: float | None = None
         self.failure: str | None = None
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
@@ -101,6 +104,15 @@ class EngineThread:
         """Requests being spoken now."""
         return self._num_streams
 
+    def fault(self) -> str | None:
+        """Why this engine must be replaced: it has failed, or one of its steps does not end. None if it works."""
+        if self.failure is not None:
+            return f"the engine failed: {self.failure}"
+        began_at_s = self._busy_since_s
+        if began_at_s is not None and time.monotonic() - began_at_s > self._max_step_s:
+            return f"a step of the engine has not ended for {self._max_step_s:.0f} s"
+        return None
+
     async def speak(self, speech: PreparedSpeech) -> AsyncGenerator[AudioChunk | SpeakingReplica, None]:
         """The samples of a request, in order; leaving the generator early frees everything it held.
 
@@ -108,7 +120,7 @@ class EngineThread:
         Raises Overloaded before anything is held, NotReady after the engine has failed, InvalidRequest for the id of a
         fed request that is open, and what the engine reports of an utterance (GenerationFailed, InputTooLong).
         """
-        if self.failure is not None:
+        if self.fault() is not None:
             raise NotReady("this replica's engine has failed and is being replaced")
         if self._num_streams >= self._max_streams:
             raise Overloaded("every stream of this replica is taken")
@@ -186,9 +198,9 @@ class EngineThread:
         return answer
 
     def stop(self) -> None:
-        """Ends the thread; open streams fail. Idempotent."""
+        """Ends the thread; open streams fail. Idempotent. A thread whose step hangs ends with the process."""
         self._inbox.put(_Stop())
-        self._thread.join()
+        self._thread.join(timeout=min(self._max_step_s, threading.TIMEOUT_MAX))
 
     def _open(self, speech: PreparedSpeech, index: int, playback: Playback) -> _Listening:
         loop = asyncio.get_running_loop()
@@ -210,6 +222,7 @@ class EngineThread:
             # The thread's last line of defence: every listener must hear of it.
             log.exception("the engine failed")
             self.failure = f"{type(error).__name__}: {error}"
+        self._busy_since_s = None
         for stream_id in list(self._posts):
             self._report(failed(stream_id, GenerationFailed("the synthesis engine stopped")))
         while not (self._stopped and self._inbox.empty()):
@@ -226,10 +239,13 @@ class EngineThread:
         """Handles every waiting message; blocks for one while the engine has nothing to do. False ends the thread."""
         while True:
             wait_s = self._engine.wait_s()
+            self._busy_since_s = None
             try:
                 message = self._inbox.get(block=wait_s != 0, timeout=wait_s)
             except queue.Empty:
                 return True
+            finally:
+                self._busy_since_s = time.monotonic()
             match message:
                 case _Stop():
                     self._stopped = True
