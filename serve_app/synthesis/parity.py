@@ -112,8 +112,10 @@ def compare_fed_text(checkpoint: Checkpoint, upstream: Upstream, prompt_tokens: 
     """Log-probabilities of every draw while text arrives token by token, to the end token. tokens: [N] generated."""
     dims = checkpoint.dims.language_model
     generator = torch.Generator().manual_seed(5)
-    # As much text as asks for more twice while it is spoken, less than a block of it at the end.
-    num_text = dims.text_block * (-(-prompt_tokens // dims.speech_block) + 2) + 3
+    # All blocks of text that the tokens leave room for, and part of one at the end.
+    first_fill = dims.speech_block - prompt_tokens % dims.speech_block
+    num_blocks = max(1, -(-prompt_tokens // dims.speech_block)) + (len(tokens) - 1 - first_fill) // dims.speech_block
+    num_text = dims.text_block * num_blocks + dims.text_block // 2
     text = torch.randint(0, dims.text_vocab, (num_text,), generator=generator)
     prompt = torch.randint(0, dims.speech_vocab, (prompt_tokens,), generator=generator)
     transcript, fed = text[: num_text // 4], text[num_text // 4 :]
