@@ -3,6 +3,7 @@
 Synchronous and single-threaded: one thread calls everything here (`engine_thread.py`).
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -27,6 +28,11 @@ from serve_app.synthesis.render_stage import FlowPrefixCache, RenderStage
 from serve_app.synthesis.sampling import Sampler, utterance_seed
 from serve_app.synthesis.scheduler import Batch, Limits, Playback, Progress, Scheduler, Work
 from serve_app.synthesis.stream import SpeechStream, StreamEvent, failed, silence
+
+MAX_FAILED_BATCHES = 3
+"""So many in a row, without one that succeeds between them: then not a stream is at fault but the engine."""
+
+log = logging.getLogger(__name__)
 
 
 class Engine(Protocol):
@@ -104,6 +110,7 @@ class StreamingEngine:
         self.costs = StepCosts()
         self.adjust(config)
         self._streams: dict[int, SpeechStream] = {}
+        self._num_failed_batches = 0
 
     def adjust(self, settings: LiveSynthesisConfig) -> None:
         self._live = settings
@@ -182,9 +189,28 @@ class StreamingEngine:
         batch = self._scheduler.next_batch(self._progress(), started_s)
         if batch is None:
             return []
-        events = self._run(batch)
+        try:
+            events = self._run(batch)
+        except Exception as error:  # noqa: BLE001 - whatever it is, streams that took no part must go on
+            return self._give_up(batch, error)
+        self._num_failed_batches = 0
         self.costs.observe(batch.work, len(batch.stream_ids), self._clock() - started_s)
         return events
+
+    def _give_up(self, batch: Batch, error: Exception) -> list[StreamEvent]:
+        """Ends the streams of a batch that failed. Raises the error again when the engine itself is at fault."""
+        self._num_failed_batches += 1
+        if self._num_failed_batches >= MAX_FAILED_BATCHES:
+            raise error
+        log.error("a %s batch of %d failed", batch.work.value, len(batch.stream_ids), exc_info=error)
+        answer: SpeechError = GenerationFailed("the engine failed on this request")
+        if isinstance(error, torch.OutOfMemoryError | MemoryError):
+            self.prefixes.clear()
+            torch.cuda.empty_cache()
+            answer = Overloaded("the device has no memory left for this request")
+        for stream_id in batch.stream_ids:
+            self.close(stream_id)
+        return [failed(stream_id, answer) for stream_id in batch.stream_ids]
 
     def _run(self, batch: Batch) -> list[StreamEvent]:
         streams = [self._streams[stream_id] for stream_id in batch.stream_ids]

@@ -58,6 +58,10 @@ class FlowPrefixCache:
             self._states.popitem(last=False)
         return prefix.clone(), prompt_ids
 
+    def clear(self) -> None:
+        """Forgets every voice, and so gives back the memory."""
+        self._states.clear()
+
     @property
     def num_bytes(self) -> int:
         return sum(state.num_bytes for state in self._states.values())
