@@ -190,7 +190,7 @@ class Flow(nn.Module):
             x = x.add(guided, alpha=size * (1 + guidance))
             for velocity in unguided:
                 x.sub_(velocity, alpha=size * guidance)
-        run.commit()
+        self.estimator.commit(run, states, num_frames)
         return x
 
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from serve_app.model import relative_attention
 from serve_app.model.dims import FlowDims
 from serve_app.model.layers import CausalConv, Context, ContextShape, Norm, Projection, gather_tails, scatter_tails
+from serve_app.model.past import Past, RaggedPast
 from serve_app.model.relative_attention import RelativeLayer
 from serve_app.model.transformer import frozen
 
@@ -102,16 +103,15 @@ class FlowEncoder(nn.Module):
         self.after_norm = Norm(tensors["encoder.after_norm.weight"], tensors["encoder.after_norm.bias"], _NORM_EPS)
         self.projection = Projection(tensors["encoder_proj.weight"], tensors["encoder_proj.bias"])
 
+        heads, head_dim = encoder.attention_heads, encoder.head_dim
+        self.token_shape = ContextShape(encoder.num_blocks, 1, 1, heads, head_dim, dims.chunk_tokens)
+        self.frame_shape = ContextShape(encoder.num_up_blocks, 1, 1, heads, head_dim, dims.chunk_frames)
+
     def open(self, poison: bool) -> EncoderState:
-        encoder, like = self._dims.encoder, self.projection.weight
-
-        def context(layers: int, chunk: int) -> Context:
-            shape = ContextShape(layers, 1, 1, encoder.attention_heads, encoder.head_dim, chunk)
-            return Context.empty(shape, like, poison)
-
+        like = self.projection.weight
         return EncoderState(
-            tokens=context(encoder.num_blocks, self._dims.chunk_tokens),
-            frames=context(encoder.num_up_blocks, self._dims.chunk_frames),
+            tokens=Context.empty(self.token_shape, like, poison),
+            frames=Context.empty(self.frame_shape, like, poison),
             lookahead_tail=like.new_zeros((1, 1, self.lookahead_causal_conv.tail_width)),
             upsample_tail=like.new_zeros((1, 1, self.upsample_conv.tail_width)),
         )
@@ -129,22 +129,33 @@ class FlowEncoder(nn.Module):
             state.frames.reserve()
         lookahead_tail = gather_tails([state.lookahead_tail for state in states])
         upsample_tail = gather_tails([state.upsample_tail for state in states])
-
-        x = self._look_ahead(self._embed(ids, max(num_valid)), lookahead_tail[0])
-        contexts = [state.tokens for state in states]
-        for index, layer in enumerate(self.token_layers):
-            x = layer(x, index, contexts, num_valid)
-        x = self.upsample_embed(self.upsample_conv(x.repeat_interleave(ratio, dim=1), upsample_tail[0]))
-        contexts, num_frames = [state.frames for state in states], [ratio * count for count in num_valid]
-        for index, layer in enumerate(self.frame_layers):
-            x = layer(x, index, contexts, num_frames)
-        mu: Tensor = self.projection(self.after_norm(x))
-
+        mu = self.encode(
+            self._embed(ids, max(num_valid)),
+            lookahead_tail[0],
+            upsample_tail[0],
+            RaggedPast([state.tokens for state in states], num_valid),
+            RaggedPast([state.frames for state in states], [ratio * count for count in num_valid]),
+        )
         scatter_tails(lookahead_tail, [state.lookahead_tail for state in states])
         scatter_tails(upsample_tail, [state.upsample_tail for state in states])
         for state, count in zip(states, num_valid, strict=True):
             state.tokens.commit(count)
             state.frames.commit(ratio * count)
+        return mu
+
+    def encode(self, x: Tensor, lookahead_tail: Tensor, upsample_tail: Tensor, tokens: Past, frames: Past) -> Tensor:
+        """x: [B, T + lookahead, C], embedded -> [B, T * token_mel_ratio, mel_bins].
+
+        The tails, [B, width], become the last inputs of their convolutions.
+        """
+        x = self._look_ahead(x, lookahead_tail)
+        for index, layer in enumerate(self.token_layers):
+            x = layer(x, index, tokens)
+        x = self.upsample_conv(x.repeat_interleave(self._dims.token_mel_ratio, dim=1), upsample_tail)
+        x = self.upsample_embed(x)
+        for index, layer in enumerate(self.frame_layers):
+            x = layer(x, index, frames)
+        mu: Tensor = self.projection(self.after_norm(x))
         return mu
 
     def _embed(self, ids: Sequence[Tensor], num_tokens: int) -> Tensor:

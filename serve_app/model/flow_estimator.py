@@ -25,6 +25,7 @@ from serve_app.model.layers import (
     mish,
     scatter_tails,
 )
+from serve_app.model.past import Past, RaggedPast
 from serve_app.model.transformer import frozen
 
 _KERNEL = 3
@@ -94,12 +95,11 @@ class EstimatorState:
 class ChunkRun:
     """One chunk of B streams on its way through the Euler steps.
 
-    num_valid: real frames of each; the rest of a chunk is padding. tails: [steps, B * rows, width], gathered.
+    tails: [steps, B * rows, width], gathered; each becomes the last inputs of its convolution.
     What the layers take of it, in their order: the state of the next convolution and of the next attention.
     """
 
-    states: Sequence[EstimatorState]
-    num_valid: Sequence[int]
+    past: Past
     tails: Tensor
     step: int = 0
     _next_tails: Iterator[Tensor] = field(default_factory=lambda: iter(()))
@@ -114,20 +114,8 @@ class ChunkRun:
         return next(self._next_tails)
 
     def attend(self, qkv: Tensor) -> Tensor:
-        """Each stream over its own context: [B * rows, T, 3, heads, head_dim] -> [B * rows, T, heads * head_dim]."""
-        layer = next(self._next_layer)
-        outputs = []
-        for part, state, num_valid in zip(qkv.chunk(len(self.states)), self.states, self.num_valid, strict=True):
-            keys, values = state.context.extend(layer, self.step, part[:, :, 1:], num_valid)
-            queries = part.select(2, 0).transpose(1, 2)
-            outputs.append(F.scaled_dot_product_attention(queries, keys, values).transpose(1, 2))
-        return (outputs[0] if len(outputs) == 1 else torch.cat(outputs)).flatten(2)
-
-    def commit(self) -> None:
-        """Scatters: the chunk becomes part of each stream's past."""
-        scatter_tails(self.tails, [state.tails for state in self.states])
-        for state, num_valid in zip(self.states, self.num_valid, strict=True):
-            state.context.commit(num_valid)
+        """[B * rows, T, 3, heads, head_dim] -> [B * rows, T, heads * head_dim]."""
+        return self.past.attend(next(self._next_layer), self.step, qkv)
 
 
 class _Block(nn.Module):
@@ -212,7 +200,7 @@ class Estimator(nn.Module):
         self.final_block = _Block(tensors, "final_block.")
         self.final_proj = Projection(tensors["final_proj.weight"][:, :, 0], tensors["final_proj.bias"])
         num_layers = (dims.num_mid_blocks + 2) * dims.n_blocks
-        self._context_shape = ContextShape(
+        self.context_shape = ContextShape(
             num_layers, len(times), rows, dims.num_heads, dims.attention_head_dim, chunk_frames
         )
         self._tail_widths = self._list_tail_widths()
@@ -229,15 +217,25 @@ class Estimator(nn.Module):
         return [conv.tail_width for conv in convs]
 
     def open(self, poison: bool) -> EstimatorState:
-        like, shape = self.final_proj.weight, self._context_shape
-        tails = like.new_zeros((shape.steps, shape.rows, sum(self._tail_widths)))
-        return EstimatorState(Context.empty(shape, like, poison), tails)
+        return EstimatorState(Context.empty(self.context_shape, self.final_proj.weight, poison), self.new_tails())
+
+    def new_tails(self) -> Tensor:
+        """[steps, rows, width]: the state of the convolutions of a new stream."""
+        shape = self.context_shape
+        return self.final_proj.weight.new_zeros((shape.steps, shape.rows, sum(self._tail_widths)))
 
     def begin(self, states: Sequence[EstimatorState], num_valid: Sequence[int]) -> ChunkRun:
         """Gathers B streams for one chunk. num_valid: real frames of each; the rest of a chunk is padding."""
         for state in states:
             state.context.reserve()
-        return ChunkRun(states, num_valid, gather_tails([state.tails for state in states]))
+        past = RaggedPast([state.context for state in states], num_valid)
+        return ChunkRun(past, gather_tails([state.tails for state in states]))
+
+    def commit(self, run: ChunkRun, states: Sequence[EstimatorState], num_valid: Sequence[int]) -> None:
+        """Scatters: the chunk becomes part of each stream's past."""
+        scatter_tails(run.tails, [state.tails for state in states])
+        for state, count in zip(states, num_valid, strict=True):
+            state.context.commit(count)
 
     def forward(self, x: Tensor, run: ChunkRun, step: int) -> Tensor:
         """x: [B * rows, T, in_channels], a stream's rows beside each other -> [B * rows, T, out_channels]."""

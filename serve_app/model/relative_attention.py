@@ -5,13 +5,14 @@ Upstream: `cosyvoice/transformer/attention.py` (`RelPositionMultiHeadedAttention
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from serve_app.model.layers import Context, Norm, Projection
+from serve_app.model.layers import Norm, Projection
+from serve_app.model.past import Past
 from serve_app.model.transformer import frozen
 
 _NORM_EPS = 1e-12
@@ -67,39 +68,28 @@ class RelativeLayer(nn.Module):
         self._table: Tensor
         self.register_buffer("_table", self.position.weight.new_empty(0), persistent=False)
 
-    def forward(self, x: Tensor, layer: int, contexts: Sequence[Context], num_valid: Sequence[int]) -> Tensor:
-        """A chunk of B streams; the layer-th part of each context is extended, not committed.
-
-        x: [B, T, size]; num_valid: real positions of each -> [B, T, size].
-        """
+    def forward(self, x: Tensor, layer: int, past: Past) -> Tensor:
+        """A chunk of B streams, as layer number `layer` of their past. x: [B, T, size] -> the same shape."""
         qkv = self.qkv(self.norm_mha(x)).unflatten(-1, self._heads)
-        outputs = [
-            self._attend(part, context, layer, count)
-            for part, context, count in zip(qkv.split(1), contexts, num_valid, strict=True)
-        ]
-        x = x + self.out(torch.cat(outputs))
+        x = x + self.out(past.attend(layer, 0, qkv, self._score_positions))
         x += self.narrow(F.silu(self.widen(self.norm_ff(x))))
         return x
 
-    def _attend(self, qkv: Tensor, context: Context, layer: int, num_valid: int) -> Tensor:
-        """qkv: [1, T, 3, heads, head_dim] -> [1, T, size]."""
-        keys, values = context.extend(layer, 0, qkv[:, :, 1:], num_valid)
-        queries = qkv[:, :, 0]
-        bias = self._score_positions((queries[0] + self.position_bias).transpose(0, 1), context.length, keys.shape[2])
-        attended = F.scaled_dot_product_attention(queries.transpose(1, 2), keys, values, attn_mask=bias)
-        return attended.transpose(1, 2).flatten(2)
-
     def _score_positions(self, queries: Tensor, start: int, num_keys: int) -> Tensor:
-        """queries: [heads, T, head_dim] at positions start.. -> [1, heads, T, num_keys], scaled."""
-        num_heads, num_queries, _ = queries.shape
+        """queries: [B, heads, T, head_dim] at positions start.. -> [B, heads, T, num_keys], scaled."""
+        num_streams, num_heads, num_queries, _ = queries.shape
         end = start + num_queries
         table = self._distances(end)
         first = table.shape[2] // 2 + 1 - end
         width = num_queries + num_keys - 1
-        scores = torch.matmul(queries, table.narrow(2, first, width))
+        scores = torch.matmul(queries + self.position_bias[:, None], table.narrow(2, first, width))
         # A column is a distance, falling. Query i needs those from T - 1 - i on: a view whose rows are one shorter.
         strides = (num_heads * num_queries * width, num_queries * width, width - 1, 1)
-        return scores.as_strided((1, num_heads, num_queries, num_keys), strides, num_queries - 1)
+        return scores.as_strided((num_streams, num_heads, num_queries, num_keys), strides, num_queries - 1)
+
+    def reserve(self, num_positions: int) -> None:
+        """Makes the table for streams of so many positions: an address in a captured graph must not change later."""
+        self._distances(num_positions)
 
     def _distances(self, num_positions: int) -> Tensor:
         """[heads, head_dim, 2 N - 1] for the distances N - 1 .. 1 - N, N >= num_positions."""

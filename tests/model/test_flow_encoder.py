@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from serve_app.model import relative_attention
 from serve_app.model.flow_encoder import FlowEncoder
 from serve_app.model.layers import Context, ContextShape
+from serve_app.model.past import RaggedPast
 from serve_app.model.relative_attention import RelativeLayer, sinusoids
 from serve_app.model.toy_checkpoint import Draw
 from tests.model.upstream_networks import FLOW_DIMS, UpstreamFlow
@@ -93,7 +94,7 @@ def test_relative_attention_of_new_queries_equals_whole(
     parts = []
     for part in torch.split(x, 5, dim=1):
         context.reserve()
-        parts.append(layer(part, 0, [context], [part.shape[1]]))
+        parts.append(layer(part, 0, RaggedPast([context], [part.shape[1]])))
         context.commit(part.shape[1])
 
     places = torch.arange(23)

@@ -55,7 +55,7 @@ def render(
     run = estimator.begin(states, num_valid)
     batch = torch.cat(inputs, dim=1)
     outputs = torch.stack([estimator(batch[step], run, step) for step in range(len(TIMES))])
-    run.commit()
+    estimator.commit(run, states, num_valid)
     return [part[:, :, :count] for part, count in zip(torch.split(outputs, 2, dim=1), num_valid, strict=True)]
 
 
