@@ -105,6 +105,7 @@ class PreparedSpeech:
     pause_after_s: seconds of exact silence asked for after the last utterance.
     fed: the only utterance's text goes on: more text tokens are fed while it is spoken, until its end is declared.
     warnings: what the client should know, in plain words: markup that was left out, a pause that was shortened.
+    waited_s: seconds from the request until the ingress held this, for its figures.
     """
 
     request_id: str
@@ -115,6 +116,35 @@ class PreparedSpeech:
     pause_after_s: float = 0.0
     fed: bool = False
     warnings: tuple[str, ...] = ()
+    waited_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FedText:
+    """A fed utterance's text, as far as it has been written.
+
+    text: all of it. text_end: code points of it that were fed already, as `ids`: int32 [T].
+    final: nothing will follow.
+    """
+
+    text: str
+    text_end: int
+    ids: Int32Array
+    final: bool = False
+    normalize: bool = True
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NextText:
+    """What of a `FedText` is to be fed next.
+
+    ids: int32 [T], T >= 0. text_end: code points of the text that are fed with it.
+    full: the utterance is as long as it may be; what follows text_end belongs into another.
+    """
+
+    ids: Int32Array
+    text_end: int
+    full: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -12,8 +12,10 @@ from serve_app.config import PreprocessConfig
 from serve_app.errors import BuiltinVoice, CheckpointError, InvalidAudio, VoiceExists
 from serve_app.messages import (
     ClipQuality,
+    FedText,
     Int32Array,
     NewVoice,
+    NextText,
     PreparedSpeech,
     PreparedUtterance,
     Reading,
@@ -24,6 +26,7 @@ from serve_app.messages import (
     VoicePrompt,
 )
 from serve_app.preprocess.denoise import warm_up
+from serve_app.preprocess.fed_text import next_text
 from serve_app.preprocess.intake import Intake, take_in
 from serve_app.preprocess.normalize import clean, normalize
 from serve_app.preprocess.prompt_cache import PromptCache
@@ -98,27 +101,45 @@ class Preprocessor:
         Raises EmptyInput, VoiceNotFound or InvalidAudio and its kin.
         """
         text = self._speakable(request.text, request.normalize, request.by_sentence)
-        if request.reference is not None:
-            reference = request.reference
-            voice = self._sent_voice(reference)
-        else:
-            voice = self._named_voice(request.voice, request.owner)
-        prefix_ids, speech_prefix_ids = voice.transcript_ids, voice.speech_ids
-        instructions = clean(request.instructions).text
-        if instructions:
-            prefix_ids, speech_prefix_ids = self._tokenizer.encode(instructions + END_OF_PROMPT), _NO_IDS
-        elif len(voice.transcript_ids) == 0:
-            prefix_ids, speech_prefix_ids = _NO_IDS, _NO_IDS
+        voice, prefix_ids, speech_ids = self._voice_and_prefixes(request)
         utterances = tuple(
             PreparedUtterance(
-                spoken.ids, prefix_ids, speech_prefix_ids, spoken.piece.start, spoken.piece.end, spoken.pause_before_s
+                spoken.ids, prefix_ids, speech_ids, spoken.piece.start, spoken.piece.end, spoken.pause_before_s
             )
             for spoken in text.pieces
         )
-        seed = secrets.randbits(63) if request.seed is None else request.seed % 2**63
+        seed = _seed_of(request)
         return PreparedSpeech(
             request.request_id, voice, utterances, seed, request.speed, text.pause_after_s, warnings=text.warnings
         )
+
+    def prepare_fed(self, request: SpeechRequest) -> PreparedSpeech:
+        """The same for the beginning of a sentence whose rest has not come: a fed request.
+
+        Of its one utterance, text_ids may be empty, and text_end says how much of the text they stand for: `next_text`
+        goes on there. Raises VoiceNotFound or InvalidAudio and its kin.
+        """
+        first = self.next_text(FedText(request.text, 0, _NO_IDS, normalize=request.normalize))
+        voice, prefix_ids, speech_ids = self._voice_and_prefixes(request)
+        utterance = PreparedUtterance(first.ids, prefix_ids, speech_ids, 0, first.text_end)
+        return PreparedSpeech(request.request_id, voice, (utterance,), _seed_of(request), request.speed, fed=True)
+
+    def next_text(self, fed: FedText) -> NextText:
+        """What of a sentence that is still being written can be fed to its utterance now."""
+        return next_text(fed, self._tokenizer, self._config.max_utterance_tokens)
+
+    def _voice_and_prefixes(self, request: SpeechRequest) -> tuple[VoicePrompt, Int32Array, Int32Array]:
+        """The voice, and the text and speech tokens that the language model reads before the request's own."""
+        if request.reference is not None:
+            voice = self._sent_voice(request.reference)
+        else:
+            voice = self._named_voice(request.voice, request.owner)
+        instructions = clean(request.instructions).text
+        if instructions:
+            return voice, self._tokenizer.encode(instructions + END_OF_PROMPT), _NO_IDS
+        if len(voice.transcript_ids) == 0:
+            return voice, _NO_IDS, _NO_IDS
+        return voice, voice.transcript_ids, voice.speech_ids
 
     def reading(self, text: str, normalized: bool) -> Reading:
         """How `prepare` would read a text, without a voice. Raises EmptyInput."""
@@ -191,6 +212,10 @@ class Preprocessor:
             return self._builder.build(clip, self._tokenizer.encode(_spoken(words)), key)
 
         return self._prompts.get(key, make)
+
+
+def _seed_of(request: SpeechRequest) -> int:
+    return secrets.randbits(63) if request.seed is None else request.seed % 2**63
 
 
 def _words(transcript: str) -> str:
