@@ -1,6 +1,7 @@
 """English: what one written figure of each kind is called. Each function takes a rule's match (`read_english.py`)."""
 
 import re
+from collections.abc import Callable
 
 from serve_app.preprocess.numerals import cardinal, ordinal, plural, quantity, spelled, year
 from serve_app.preprocess.units import CURRENCIES, ENGLISH_UNITS, MAGNITUDES
@@ -9,13 +10,8 @@ _MONTHS = [
     "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
     "December",
 ]  # fmt: skip
-_ROMAN = {"I": 1, "V": 5, "X": 10, "L": 50, "C": 100}
-_COUNTED = r"(?i)chapter|part|act|volume|vol|section|war|phase|type|class|book|stage|level|bowl|article|title|grade"
-_REIGNED = """Henry Louis Elizabeth Charles George William Edward Richard James Mary John Paul Benedict Francis Pius Leo
-Gregory Philip Ferdinand Alexander Nicholas Catherine Peter Frederick Wilhelm Napoleon Ramses Harald Olaf Gustav
-Christian Margrethe Carlos Alfonso Otto Albert Leopold Ivan Victor Constantine Darius Ptolemy Clement Innocent"""
-_REGNAL = frozenset(_REIGNED.split())
-"""Henry the eighth, but Artemis two."""
+_DIVISORS = frozenset([*range(1, 13), 16, 20, 24, 25, 30])
+"""Something over one of these may be a fraction; over another up to 31 it is a day of a month."""
 _DAY_NAMES = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday"
 
 
@@ -109,7 +105,7 @@ def clock_time(m: re.Match[str]) -> str | None:
     after = f" {' '.join(half)}" if half else ""
     if minute:
         words = f"{cardinal(hour)} {'oh ' if minute < 10 else ''}{cardinal(minute)}"
-    elif half:
+    elif half or re.match(r"\s(?:noon|midnight)\b", m.string[m.end() :]):
         words = cardinal(hour)
     else:
         words = f"{cardinal(hour)} o'clock" if 1 <= hour <= 12 else f"{cardinal(hour)} hundred"
@@ -138,16 +134,40 @@ def money(m: re.Match[str]) -> str:
     return minus + " and ".join(parts)
 
 
-def phone(m: re.Match[str]) -> str:
-    groups = re.findall(r"\+?\d+", m.group())
-    words = ", ".join(spelled(g) for g in groups)
-    return f"plus {words}" if m.group().startswith("+") else words
-
-
 def with_unit(m: re.Match[str]) -> str:
     one, many = ENGLISH_UNITS[m[2]]
     many = one if _is_adjective(m) else many
     return f"{quantity(m[1])} {one if m[1] == '1' else many}"
+
+
+def rate(m: re.Match[str]) -> str:
+    """5 µg/kg, 80 kg/m³: a unit for each of another."""
+    one, many = ENGLISH_UNITS[m[2]]
+    return f"{quantity(m[1])} {one if m[1] == '1' else many} per {ENGLISH_UNITS[m[3]][0]}"
+
+
+def floor_plan(m: re.Match[str]) -> str:
+    """12' x 15', 8" x 10"."""
+    unit = "feet" if m[2] in "'’" else "inches"
+    return f"{quantity(m[1])} {unit} by {quantity(m[3])} {unit}"
+
+
+def day_of_year(m: re.Match[str]) -> str | None:
+    """5/31, where it cannot be meant as a fraction, or a date is expected."""
+    month, day, cue = int(m[2]), int(m[3]), m[1]
+    if not (1 <= month <= 12 and 1 <= day <= 31) or (not cue and day in _DIVISORS):
+        return None
+    return f"{cue or ''}{_MONTHS[month - 1]} {ordinal(day)}"
+
+
+def over(word: str) -> Callable[[re.Match[str]], str]:
+    """118/76 with a cue before it: the word is what the stroke is called."""
+    return lambda m: f"{m[1]}{quantity(m[2])} {word} {quantity(m[3])}"
+
+
+def parts_of(m: re.Match[str]) -> str:
+    """1/16ths."""
+    return f"{cardinal(int(m[1]))} {ordinal(int(m[2]))}s"
 
 
 def fraction(m: re.Match[str]) -> str | None:
@@ -188,45 +208,9 @@ def bare_year(m: re.Match[str]) -> str | None:
     return None
 
 
-def roman(m: re.Match[str]) -> str | None:
-    """Henry VIII, Chapter IV; the letters must be a Roman number."""
-    if not re.fullmatch(r"X{0,3}(IX|IV|V?I{0,3})|X[LC]|[LC]X{0,3}", m[2]):
-        return None
-    counted = re.match(_COUNTED, m[1])
-    if len(m[2]) == 1 and not counted:
-        return None  # Model X, Malcolm X
-    values = [_ROMAN[c] for c in m[2]]
-    number = sum(-v if v < max(values[i:]) else v for i, v in enumerate(values))
-    return f"{m[1]} {'the ' + ordinal(number) if m[1] in _REGNAL else cardinal(number)}"
-
-
-def letters_and_digits(m: re.Match[str]) -> str:
-    """BA2490, MP3, 4B, python3.12: short numbers whole, longer ones digit by digit."""
-
-    def words(part: str) -> str:
-        if part[0].isalpha():
-            return part
-        if "." in part:
-            return " point ".join(cardinal(int(p)) for p in part.split("."))
-        return cardinal(int(part)) if len(part) <= 2 and part[0] != "0" else spelled(part)
-
-    return " ".join(words(part) for part in re.findall(r"[A-Za-z]+|\d+(?:\.\d+)*", m.group()))
-
-
-def dotted(m: re.Match[str]) -> str:
-    parts = m.group().split(".")
-    if len(parts) == 4:
-        return " dot ".join(spelled(p) for p in parts)
-    return " point ".join(cardinal(int(p)) for p in parts)
-
-
 def plain_number(m: re.Match[str]) -> str:
     digits = m.group()
     long_code = len(digits) >= 8 and digits.isdigit() and not digits.endswith("000")
     if long_code or (digits.replace(".", "").isdigit() and len(digits.split(".")[0]) > 18):
         return spelled(digits)
     return quantity(digits)
-
-
-def street_or_saint(m: re.Match[str]) -> str:
-    return "Saint " if m[1] else "Street"

@@ -7,6 +7,7 @@ from serve_app.preprocess.grammar import apply_grammar
 from serve_app.preprocess.numerals import myriad, myriad_digits
 from serve_app.preprocess.read_addresses import spoken_address
 from serve_app.preprocess.rules import Rules, apply, rule
+from serve_app.preprocess.units import VULGAR
 
 _MONEY = {
     "US$": "美元", "HK$": "港元", "$": "美元", "USD": "美元", "€": "欧元", "EUR": "欧元", "£": "英镑", "GBP": "英镑",
@@ -16,6 +17,8 @@ _UNITS = {
     "GB": "G B", "MB": "兆", "TB": "T B", "KB": "K B", "GHz": "吉赫兹", "MHz": "兆赫兹", "kHz": "千赫兹", "Hz": "赫兹",
     "kWh": "千瓦时", "kW": "千瓦", "W": "瓦", "V": "伏", "mAh": "毫安时", "mA": "毫安", "A": "安", "dB": "分贝",
     "km²": "平方公里", "m²": "平方米", "㎡": "平方米", "m³": "立方米", "mL": "毫升", "L": "升", "mg": "毫克", "t": "吨",
+    "mmol/L": "毫摩尔每升", "μmol/L": "微摩尔每升", "mg/dL": "毫克每分升", "mg/L": "毫克每升", "g/L": "克每升",
+    "kcal": "千卡", "kJ": "千焦", "hPa": "百帕", "kPa": "千帕", "MPa": "兆帕",
     "m/s": "米每秒", "Mbps": "兆比特每秒", "ms": "毫秒", "μm": "微米", "nm": "纳米",
 }  # fmt: skip
 _SIGN = "|".join(sorted(map(re.escape, _MONEY), key=len, reverse=True))
@@ -43,12 +46,51 @@ def _decimal(number: str) -> str:
     return spoken + (f"点{myriad_digits(fraction, 'zh')}" if fraction else "")
 
 
+_TEAMS_PLAYED = "战胜|击败|力克|逆转|大胜|险胜|不敌|负于|惜败|完胜|完败|获胜|取胜|落败|战平|领先|落后|的?比分"
+_MONARCHS = (
+    "路易|伊丽莎白|查理|查尔斯|亨利|乔治|威廉|爱德华|理查|玛丽|拿破仑|尼古拉|亚历山大|腓特烈|腓力|保罗|本笃|方济各"
+)
+_ROMANS = ("I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI", "XII", "XIII", "XIV", "XV", "XVI")
+_ROMAN = {r: n for n, r in enumerate(_ROMANS, 1)}
+_PROVINCES = "京津沪渝冀豫云辽黑湘皖鲁新苏浙赣鄂桂甘晋蒙陕吉闽贵粤青藏川宁琼"
+
+
+def _score(m: re.Match[str]) -> str:
+    return f"{m[1]}{_decimal(m[2])}比{_decimal(m[3])}"
+
+
+def _roman(m: re.Match[str]) -> str:
+    return f"{m[1] or ''}{myriad(_ROMAN[m[2]], 'zh')}{'世' if m[1] else ''}"
+
+
+def _train(m: re.Match[str]) -> str:
+    return m[1] + (myriad_digits(m[2], "zh") if len(m[2]) > 2 else myriad(int(m[2]), "zh"))
+
+
 _RULES: Rules = (
     rule(
         r"(?:https?://|www\.)[A-Za-z0-9./?=&#_%+:~-]+[A-Za-z0-9/]|[A-Za-z0-9.+_-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+",
         lambda m: spoken_address(m.group(), "zh"),
     ),
     rule(r"(?<=\d),(?=\d{3}(?!\d))", ""),
+    rule(r"(?<!\d)[½⅓⅔¼¾⅛⅜⅝⅞]", lambda m: VULGAR[m.group()]),
+    rule(rf"({_NUMBER})\s?[×xX]\s?({_NUMBER})(?![\d.A-Za-z=])", lambda m: f"{_decimal(m[1])}乘{_decimal(m[2])}"),
+    rule(r"(公交车?|乘坐?|坐)(\d{3})(?=路)", lambda m: m[1] + myriad_digits(m[2], "zh")),
+    rule(
+        rf"(以|比分[是为]?)(\d{{1,3}})\s?[-–:：比]\s?(\d{{1,3}})(?=[\u4e00-\u9fff]{{0,3}}(?:{_TEAMS_PLAYED})|[，。！]|$)",
+        _score,
+    ),
+    rule(
+        rf"({_MONARCHS})?(?<=[\u4e00-\u9fff])(X?(?:IX|IV|V?I{{2,3}}|VI|XI{{1,3}}|XVI?)|(?<=[王皇白])I)(?![A-Za-z\d])",
+        _roman,
+    ),
+    rule(
+        rf"([{_PROVINCES}][A-Z])[ ·]?([A-Z\d]{{5,6}})(?![A-Za-z\d])",
+        lambda m: m[1] + re.sub(r"\d+", lambda d: myriad_digits(d.group(), "zh"), m[2]),
+    ),
+    rule(r"(?<![A-Za-z])([GDCZTKYLS])(\d{1,4})(?=次)", _train),
+    rule(r"第\s?(\d{1,8})\s?[-–~～至到]\s?(\d{1,8})(?![\d.])", lambda m: f"第{_decimal(m[1])}到{_decimal(m[2])}"),
+    rule(r"第\s?(\d{1,8})(?![\d.])", lambda m: f"第{_decimal(m[1])}"),
     rule(r"([￥¥$€£]\s?\d+)\.00(?!\d)|(?<!\d)(\d+)\.00(?=\s?元)", lambda m: m[1] or m[2]),
     rule(r"(?<![\d.])\d{12,}(?![\d.]*[元万亿])", lambda m: myriad_digits(m.group(), "zh")),
     rule(
@@ -112,6 +154,6 @@ def _dotted(text: str) -> str:
 
 def read_chinese(sentence: AlignedText) -> AlignedText:
     """The sentence with everything written in figures or signs put into words."""
-    if not any(c.isdigit() or c in "@&:/" for c in sentence.text):
+    if not any(c.isdigit() or c in "@&:/IVX" for c in sentence.text) and "www." not in sentence.text:
         return sentence
     return apply_grammar("zh", apply(_RULES, sentence))
