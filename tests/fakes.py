@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from serve_app.errors import BuiltinVoice, SpeechError, VoiceExists, VoiceNotFound
+from serve_app.figures import ServiceFigures
 from serve_app.messages import (
     SAMPLE_RATE_HZ,
     AudioChunk,
@@ -52,6 +53,7 @@ class FakeService:
     prepare_gate: asyncio.Semaphore | None = None
     stall_after: int | None = None
     is_ready: bool = True
+    known_figures: ServiceFigures = field(default_factory=ServiceFigures)
     known_voices: tuple[VoiceInfo, ...] = (
         VoiceInfo("default", "default", builtin=True, created_at=1_700_000_000, language="en"),
         VoiceInfo("voice_1", "Ünal", builtin=False, created_at=1_700_000_001),
@@ -158,6 +160,9 @@ class FakeService:
 
     async def ready(self) -> bool:
         return self.is_ready
+
+    async def figures(self) -> ServiceFigures:
+        return self.known_figures
 
 
 class Fault(SpeechError):

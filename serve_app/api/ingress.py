@@ -15,13 +15,16 @@ from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serve_app.api.ledger import Ledger
 from serve_app.api.routes import create_api
 from serve_app.config import ApiConfig
 from serve_app.errors import NotReady, Overloaded, SpeechError
+from serve_app.figures import IngressFigures, ServiceFigures
 from serve_app.messages import AudioChunk, NewVoice, PreparedSpeech, Reading, RegisteredVoice, SpeechRequest, VoiceInfo
 
 READY_TIMEOUT_S = 2.0
 """A call to a deployment without replicas waits for one; readiness does not."""
+FIGURES_TIMEOUT_S = 2.0
 
 LARGE_ARGUMENT_BYTES = 1024 * 1024
 """Above this a request goes through the object store: a gRPC message between replicas may hold 4 MiB."""
@@ -33,22 +36,30 @@ class RayService:
     preprocess: `prepare(request)`, `reading(text, normalized)`, `voices()`, `register_voice(new)`,
     `delete_voice(id_or_name)`.
     synthesis: the async generator `speak(prepared)`, `ready()`.
+    ingress: the deployment that this is a part of. All three: `figures()`, of one replica.
     """
 
-    def __init__(self, preprocess: DeploymentHandle, synthesis: DeploymentHandle) -> None:
+    def __init__(
+        self, preprocess: DeploymentHandle, synthesis: DeploymentHandle, ingress: DeploymentHandle, ledger: Ledger
+    ) -> None:
         self.preprocess = preprocess
         self.synthesis = synthesis
+        self.ingress = ingress
+        self.ledger = ledger
 
     async def prepare(self, request: SpeechRequest) -> PreparedSpeech:
         handle = self.preprocess_for(request.reference.audio if request.reference is not None else b"")
-        prepared: PreparedSpeech = await answer(handle.prepare.remote(request))
-        return prepared
+        return await self.ledger.prepared(answer(handle.prepare.remote(request)))
 
     def preprocess_for(self, audio: bytes) -> DeploymentHandle:
         """The handle for a call that carries a clip."""
         return self.preprocess.options(_by_reference=True) if len(audio) > LARGE_ARGUMENT_BYTES else self.preprocess
 
-    async def speak(self, prepared: PreparedSpeech) -> AsyncGenerator[AudioChunk, None]:
+    def speak(self, prepared: PreparedSpeech) -> AsyncGenerator[AudioChunk, None]:
+        return self.ledger.heard(prepared, self.chunks_of(prepared))
+
+    async def chunks_of(self, prepared: PreparedSpeech) -> AsyncGenerator[AudioChunk, None]:
+        """From a synthesis replica."""
         chunks = self.synthesis.options(stream=True).speak.remote(prepared)
         ended = False
         try:
@@ -81,6 +92,19 @@ class RayService:
             return bool(await asyncio.wait_for(answer(self.synthesis.ready.remote()), READY_TIMEOUT_S))
         except (asyncio.TimeoutError, NotReady, Overloaded):
             return False
+
+    async def figures(self) -> ServiceFigures:
+        stages = (self.ingress, self.preprocess, self.synthesis)
+        return ServiceFigures(*await asyncio.gather(*map(figures_of_all, stages)))
+
+
+async def figures_of_all(handle: DeploymentHandle) -> tuple[Any, ...] | None:
+    """What every replica of a deployment tells of itself; None if they do not answer in time."""
+    try:
+        answers = await handle.broadcast("figures").results_async(timeout_s=FIGURES_TIMEOUT_S, return_exceptions=True)
+    except (TimeoutError, RayServeException):  # the latter: there is none
+        return None
+    return tuple(figures for figures in answers if not isinstance(figures, BaseException))
 
 
 async def answer(response: Any) -> Any:
@@ -146,7 +170,14 @@ class Ingress:
 
     def __init__(self, config: ApiConfig, preprocess: DeploymentHandle, synthesis: DeploymentHandle) -> None:
         self.config = config
-        self.service = RayService(preprocess, synthesis)
+        self.ledger = Ledger()
+        here = serve.get_replica_context()
+        itself = serve.get_deployment_handle(here.deployment, here.app_name)
+        self.service = RayService(preprocess, synthesis, itself, self.ledger)
+
+    async def figures(self) -> IngressFigures:
+        """What this replica is doing."""
+        return self.ledger.figures(serve.get_replica_context().replica_id.unique_id)
 
     def __serve_build_asgi_app__(self) -> Starlette:
         app = create_api(self.service, self.config)

@@ -8,6 +8,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from serve_app.api.reading import ReadingBody
 from serve_app.api.schema import SpeechBody
+from serve_app.api.status import ENDS
 from serve_app.config import ApiConfig
 
 Json = dict[str, Any]
@@ -135,6 +136,7 @@ def describe(config: ApiConfig) -> Json:
         "/v1/models/{model}": {"parameters": [path_parameter("model", "Name or alias")], "get": model},
         "/v1/audio/models": {"get": operation("The models, in short", json_answer("ShortModelList") | errors())},
         "/inference_sft": {"post": compat_operation(("tts_text",), ("tts_text", "spk_id"), None)},
+        "/v1/status": {"get": operation("What the service is doing, for operators", json_answer("Status") | errors())},
         "/health": {"get": operation("Whether this process answers", ok | errors())},
         "/ready": {"get": operation("Whether a warmed replica exists", json_answer("Ready") | errors(503))},
     }
@@ -207,6 +209,7 @@ def schemas(config: ApiConfig) -> Json:
         "ModelList": object_of(object={"const": "list"}, data={"type": "array", "items": ref("Model")}),
         "ShortModelList": object_of(models={"type": "array", "items": object_of(id=text, name=text)}),
         "Ready": object_of(ready={"type": "boolean"}),
+        "Status": status_schema(),
         "Error": object_of(error=error),
     }
 
@@ -229,6 +232,30 @@ def reading_schema() -> Json:
         pieces={"type": "array", "minItems": 1, "items": piece},
         pause_after_s=seconds,
         warnings={"type": "array", "items": text},
+    )
+
+
+def status_schema() -> Json:
+    """Of `api/status.py`."""
+    count: Json = {"type": "integer", "minimum": 0}
+    ms: Json = {"type": ["number", "null"]}
+    times = object_of(count=count, p50=ms, p95=ms, p99=ms)
+
+    def stage(*names: str) -> Json:
+        return {"anyOf": [object_of(**dict.fromkeys(("replicas", *names), count)), {"type": "null"}]}
+
+    return object_of(
+        ready={"type": "boolean"},
+        window_s=count,
+        recent=object_of(**dict.fromkeys((*ENDS, "underruns"), count)),
+        ttfa_ms=times,
+        audible_ttfa_ms=times,
+        stages=object_of(
+            ingress=stage("requests"),
+            preprocess=stage("preparing", "waiting"),
+            synthesis=stage("waiting_for_sound", "streams", "spare"),
+        ),
+        replicas={"type": "array", "items": object_of(id={"type": "string"}, streams=count, spare={"type": "integer"})},
     )
 
 

@@ -20,6 +20,7 @@ from serve_app.api.page import page_routes
 from serve_app.api.reading import ReadingEndpoint
 from serve_app.api.service import SpeechService
 from serve_app.api.speech import SpeechEndpoint
+from serve_app.api.status import StatusEndpoint
 from serve_app.api.voices import VoiceDeletion, VoiceRegistration
 from serve_app.config import ApiConfig
 
@@ -49,6 +50,7 @@ def create_api(service: SpeechService, config: ApiConfig) -> Starlette:
             Route("/v1/audio/models", catalog.audio_models),
             Route("/v1/models", catalog.models),
             Route("/v1/models/{model:path}", catalog.model),
+            Route("/v1/status", StatusEndpoint(service).status),
             Route("/openapi.json", description.openapi),
             Route("/docs", description.docs),
             Route("/health", catalog.health),

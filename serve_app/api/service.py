@@ -7,6 +7,7 @@ runs without Ray.
 from collections.abc import AsyncGenerator
 from typing import Protocol
 
+from serve_app.figures import ServiceFigures
 from serve_app.messages import AudioChunk, NewVoice, PreparedSpeech, Reading, RegisteredVoice, SpeechRequest, VoiceInfo
 
 
@@ -39,4 +40,8 @@ class SpeechService(Protocol):
 
     async def ready(self) -> bool:
         """Whether a warmed synthesis replica exists. Answers quickly, also when none does."""
+        ...
+
+    async def figures(self) -> ServiceFigures:
+        """What every replica is doing. Raises nothing; a stage that does not answer is None."""
         ...

@@ -2,7 +2,10 @@
 
 import asyncio
 
+from ray import serve
+
 from serve_app.config import AppConfig
+from serve_app.figures import PreprocessFigures
 from serve_app.messages import NewVoice, PreparedSpeech, Reading, RegisteredVoice, SpeechRequest, VoiceInfo
 from serve_app.preprocess.autoscaling import CallCosts
 from serve_app.preprocess.preprocessor import Preprocessor
@@ -14,11 +17,20 @@ class Preprocess:
     def __init__(self, config: AppConfig) -> None:
         """Raises CheckpointError when the checkpoint's front end or a built-in voice cannot be loaded."""
         self._preprocessor = Preprocessor(config.checkpoint, config.preprocess)
+        self._num_preparing = 0
         self._costs = CallCosts()
 
     async def prepare(self, request: SpeechRequest) -> PreparedSpeech:
         """Raises InvalidRequest and its kin."""
-        return await asyncio.to_thread(self._costs.measured, self._preprocessor.prepare, request)
+        self._num_preparing += 1
+        try:
+            return await asyncio.to_thread(self._costs.measured, self._preprocessor.prepare, request)
+        finally:
+            self._num_preparing -= 1
+
+    async def figures(self) -> PreprocessFigures:
+        """What this replica is doing."""
+        return PreprocessFigures(serve.get_replica_context().replica_id.unique_id, self._num_preparing)
 
     async def reading(self, text: str, normalized: bool) -> Reading:
         """How `prepare` would read a text. Raises EmptyInput."""

@@ -1,19 +1,25 @@
 """What Ray runs of the engine: the class that `app.py` makes a deployment of."""
 
+import asyncio
 import os
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from typing import Any
 
 import torch
+from ray import serve
 
 from serve_app.config import AppConfig
 from serve_app.errors import NotReady, Overloaded
+from serve_app.figures import SynthesisFigures
 from serve_app.messages import AudioChunk, PreparedSpeech
 from serve_app.synthesis.autoscaling import Refusals
 from serve_app.synthesis.engine import Engine, load_engine
 from serve_app.synthesis.engine_thread import EngineThread
 from serve_app.synthesis.reference import load_reference_engine
 from serve_app.synthesis.warm_up import warm_up
+
+SPARE_TIMEOUT_S = 0.5
 
 HANGS_AFTER_STEPS = 1000
 """Reading a long prompt is one step too: hundreds of times a usual one, which is the decoding of a token."""
@@ -32,6 +38,7 @@ class Synthesis:
         else:
             engine = load_engine(config.checkpoint, settings)
         max_step_s = max(settings.max_step_s, HANGS_AFTER_STEPS * warm_up(engine))
+        self._num_spare = settings.max_streams
         self._settings = settings
         self._refusals = Refusals()
         self._thread = EngineThread(engine, settings.max_streams, max_step_s=max_step_s)
@@ -57,6 +64,13 @@ class Synthesis:
         """Requests open now. Raises AssertionError if the engine has lost track of a slot."""
         await self._thread.check()
         return self._thread.num_streams
+
+    async def figures(self) -> SynthesisFigures:
+        """What this replica is doing. In the middle of a long step the spare streams are those of before it."""
+        with suppress(asyncio.TimeoutError):
+            self._num_spare = await asyncio.wait_for(self._thread.num_spare(), SPARE_TIMEOUT_S)
+        replica_id = serve.get_replica_context().replica_id.unique_id
+        return SynthesisFigures(replica_id, self._thread.num_streams, self._num_spare)
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """What `autoscaling.SpareStreams` scales by; Ray collects it from every replica."""

@@ -15,11 +15,21 @@ from starlette.responses import JSONResponse
 
 from serve_app.api.boundary import RequestIds
 from serve_app.api.ingress import LARGE_ARGUMENT_BYTES, RayService, WithoutRequestId
+from serve_app.api.ledger import Ledger
 from serve_app.errors import GenerationFailed, NotReady, Overloaded, SpeechError, VoiceNotFound
-from serve_app.messages import AudioChunk, PreparedSpeech, ReferenceClip, SpeechRequest
+from serve_app.messages import (
+    AudioChunk,
+    PreparedSpeech,
+    PreparedUtterance,
+    ReferenceClip,
+    SpeechRequest,
+    VoicePrompt,
+)
+from tests.fakes import NO_IDS
 
 REQUEST = SpeechRequest("r", "Hello.")
-PREPARED = cast(PreparedSpeech, object())
+VOICE = VoicePrompt("k", NO_IDS, NO_IDS, np.zeros((0, 80), np.float32), np.zeros(192, np.float32))
+PREPARED = PreparedSpeech("r", VOICE, (PreparedUtterance(np.ones(1, np.int32), NO_IDS, NO_IDS, 0, 6),), seed=0)
 
 
 class Response:
@@ -59,7 +69,8 @@ class Handle:
 
 def service_over(work: Callable[[], Any]) -> tuple[RayService, Handle]:
     handle = Handle(work)
-    return RayService(cast(DeploymentHandle, handle), cast(DeploymentHandle, handle)), handle
+    stage = cast(DeploymentHandle, handle)
+    return RayService(stage, stage, stage, Ledger()), handle
 
 
 def task_error(cause: Exception) -> Exception:
