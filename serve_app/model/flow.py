@@ -9,6 +9,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from torch.nn import functional as F
 from serve_app.model import flow_encoder, flow_estimator
 from serve_app.model.dims import FlowDims
 from serve_app.model.flow_encoder import EncoderState, FlowEncoder
-from serve_app.model.flow_estimator import Estimator, EstimatorState
+from serve_app.model.flow_estimator import ChunkRun, Estimator, EstimatorState
 from serve_app.model.layers import Projection
 from serve_app.model.transformer import frozen
 
@@ -47,6 +48,46 @@ def draw_noise(mel_bins: int) -> Tensor:
     return torch.randn((mel_bins, MAX_FRAMES), generator=generator).T.contiguous()
 
 
+class Kept(Protocol):
+    """What the chunks of one stream leave behind for the next ones."""
+
+    @property
+    def num_bytes(self) -> int: ...
+
+    def clone(self) -> "Kept":
+        """An independent continuation of the same past."""
+        ...
+
+    def close(self) -> None:
+        """Frees it. Idempotent."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ChunkInputs:
+    """The next chunk of B streams, C tokens or T frames long.
+
+    ids: [n] of each, chunk and lookahead. num_tokens: of the chunk alone; the rest of C is padding.
+    speakers: [B, mel_bins]. noise, prompt: [B, T, mel_bins], the prompt's mel with zeros behind it.
+    """
+
+    ids: Sequence[Tensor]
+    num_tokens: Sequence[int]
+    speakers: Tensor
+    noise: Tensor
+    prompt: Tensor
+
+
+class Chunks(Protocol):
+    """Where the pasts of the streams lie, and how a chunk is computed over them."""
+
+    def open(self, *, poison: bool) -> Kept: ...
+
+    def render(self, kept: Sequence[Kept], inputs: ChunkInputs) -> Tensor:
+        """-> [B, >= the longest chunk's frames, mel_bins]. Commits the chunk."""
+        ...
+
+
 @dataclass(eq=False, slots=True)
 class FlowState:
     """One stream between two chunks.
@@ -58,21 +99,22 @@ class FlowState:
 
     speaker: Tensor
     prompt_mel: Tensor
-    encoder: EncoderState
-    estimator: EstimatorState
+    kept: Kept
     num_tokens: int = 0
     num_left: int | None = None
 
     @property
     def num_bytes(self) -> int:
-        return self.encoder.num_bytes + self.estimator.num_bytes + self.speaker.nbytes + self.prompt_mel.nbytes
+        return self.kept.num_bytes + self.speaker.nbytes + self.prompt_mel.nbytes
 
     @torch.inference_mode()
     def clone(self) -> "FlowState":
         """An independent copy: one voice's prefix serves many streams. What never changes is shared."""
-        return FlowState(
-            self.speaker, self.prompt_mel, self.encoder.clone(), self.estimator.clone(), self.num_tokens, self.num_left
-        )
+        return FlowState(self.speaker, self.prompt_mel, self.kept.clone(), self.num_tokens, self.num_left)
+
+    def close(self) -> None:
+        """Frees what the stream keeps. Idempotent."""
+        self.kept.close()
 
 
 class Flow(nn.Module):
@@ -99,6 +141,7 @@ class Flow(nn.Module):
             tensors["spk_embed_affine_layer.weight"], tensors["spk_embed_affine_layer.bias"]
         )
         self.noise = frozen(draw_noise(dims.mel_bins).to(self.speaker_projection.weight))
+        self.chunks: Chunks = RaggedChunks(self)
 
     @classmethod
     @torch.no_grad()
@@ -119,7 +162,7 @@ class Flow(nn.Module):
         if prompt_mel.shape != expected:
             raise ValueError(f"{len(prompt_ids)} prompt tokens need a mel of {expected}, not {tuple(prompt_mel.shape)}")
         projected = self.speaker_projection(F.normalize(speaker.to(like), dim=0))
-        state = FlowState(projected, prompt_mel.to(like), self.encoder.open(poison), self.estimator.open(poison))
+        state = FlowState(projected, prompt_mel.to(like), self.chunks.open(poison=poison))
         window = dims.chunk_tokens + dims.lookahead
         while len(prompt_ids) - state.num_tokens >= window:
             self.render([state], [prompt_ids[state.num_tokens : state.num_tokens + window]])
@@ -138,17 +181,20 @@ class Flow(nn.Module):
         num_tokens = [min(len(tokens), dims.chunk_tokens) for tokens in ids]
         for state, tokens, count in zip(states, ids, num_tokens, strict=True):
             self._check(state, len(tokens), count)
-        num_frames = [dims.token_mel_ratio * count for count in num_tokens]
-        length = max(num_frames)
         window = dims.chunk_tokens + dims.lookahead
-        mu = self.encoder([state.encoder for state in states], [tokens[:window] for tokens in ids], num_tokens)
-        noise = torch.stack([self._noise_for(state, length) for state in states])
-        mel = self._solve(noise, self._conditions(states, mu), [state.estimator for state in states], num_frames)
+        inputs = ChunkInputs(
+            [tokens[:window] for tokens in ids],
+            num_tokens,
+            torch.stack([state.speaker for state in states]),
+            torch.stack([self._frames(self.noise, state) for state in states]),
+            torch.stack([self._frames(state.prompt_mel, state) for state in states]),
+        )
+        mel = self.chunks.render([state.kept for state in states], inputs)
         for state, tokens, count in zip(states, ids, num_tokens, strict=True):
             state.num_tokens += count
             if len(tokens) < window:
                 state.num_left = len(tokens) - count
-        return [frames[:count] for frames, count in zip(mel, num_frames, strict=True)]
+        return [frames[: dims.token_mel_ratio * count] for frames, count in zip(mel, num_tokens, strict=True)]
 
     def _check(self, state: FlowState, num_ids: int, num_tokens: int) -> None:
         if num_tokens == 0:
@@ -158,40 +204,73 @@ class Flow(nn.Module):
         if self.dims.token_mel_ratio * (state.num_tokens + num_tokens) > MAX_FRAMES:
             raise ValueError(f"prompt and speech are longer than {MAX_FRAMES} frames")
 
-    def _noise_for(self, state: FlowState, length: int) -> Tensor:
-        """[length, mel_bins]; past the noise's end there is only padding."""
-        start = self.dims.token_mel_ratio * state.num_tokens
-        noise = self.noise[start : start + length]
-        return F.pad(noise, (0, 0, 0, length - len(noise)))
+    def _frames(self, frames: Tensor, state: FlowState) -> Tensor:
+        """[chunk_frames, mel_bins]: those of a stream's next chunk, zeros past the end."""
+        start, length = self.dims.token_mel_ratio * state.num_tokens, self.dims.chunk_frames
+        part = frames[start : start + length]
+        return F.pad(part, (0, 0, 0, length - len(part)))
 
-    def _conditions(self, states: Sequence[FlowState], mu: Tensor) -> Tensor:
-        """mu: [B, T, mel_bins] -> the estimator's input [B, rows, T, 4 * mel_bins], its first quarter still empty."""
-        num_streams, length, bins = mu.shape
-        x = mu.new_zeros((num_streams, self._rows, length, 4 * bins))
-        for row, state, stream_mu in zip(x[:, 0], states, mu, strict=True):
-            start = self.dims.token_mel_ratio * state.num_tokens
-            prompt = state.prompt_mel[start : start + length]
-            row[:, bins : 2 * bins] = stream_mu
-            row[:, 2 * bins : 3 * bins] = state.speaker
-            row[: len(prompt), 3 * bins :] = prompt
-        return x
+    def solve(self, mu: Tensor, speakers: Tensor, noise: Tensor, prompt: Tensor, run: ChunkRun) -> Tensor:
+        """Euler's method with classifier-free guidance.
 
-    def _solve(
-        self, noise: Tensor, conditions: Tensor, states: Sequence[EstimatorState], num_frames: Sequence[int]
-    ) -> Tensor:
-        """Euler's method with classifier-free guidance. noise: [B, T, mel_bins] -> [B, T, mel_bins]."""
-        guidance = self.dims.cfg_rate
-        run = self.estimator.begin(states, num_frames)
-        rows, slot = conditions.flatten(0, 1), conditions[..., : self.dims.mel_bins]
+        mu, noise, prompt: [B, T, mel_bins]; speakers: [B, mel_bins] -> [B, T, mel_bins].
+        """
+        bins, guidance = self.dims.mel_bins, self.dims.cfg_rate
+        # The estimator's input: the state of the solver, then the conditions; zeros for the row without them.
+        rows = mu.new_zeros((len(mu), self._rows, mu.shape[1], 4 * bins), dtype=self.estimator.dtype)
+        conditioned = rows[:, 0]
+        conditioned[..., bins : 2 * bins] = mu
+        conditioned[..., 2 * bins : 3 * bins] = speakers[:, None]
+        conditioned[..., 3 * bins :] = prompt
         x = noise
         for step, size in enumerate(self._step_sizes):
-            slot.copy_(x[:, None])
-            guided, *unguided = self.estimator(rows, run, step).view(-1, self._rows, *x.shape[1:]).unbind(1)
+            rows[..., :bins] = x[:, None]
+            velocities = self.estimator(rows.flatten(0, 1), run, step)
+            guided, *unguided = velocities.view(-1, self._rows, *x.shape[1:]).unbind(1)
             x = x.add(guided, alpha=size * (1 + guidance))
             for velocity in unguided:
                 x.sub_(velocity, alpha=size * guidance)
-        self.estimator.commit(run, states, num_frames)
         return x
+
+
+@dataclass(eq=False, slots=True)
+class RaggedKept:
+    """The past of one stream, in memory of its own."""
+
+    encoder: EncoderState
+    estimator: EstimatorState
+
+    @property
+    def num_bytes(self) -> int:
+        return self.encoder.num_bytes + self.estimator.num_bytes
+
+    def clone(self) -> "RaggedKept":
+        return RaggedKept(self.encoder.clone(), self.estimator.clone())
+
+    def close(self) -> None:
+        """Memory of its own goes with the last reference."""
+
+
+class RaggedChunks:
+    """Every stream at its own length, nothing padded but the newest chunk: what a CPU does best."""
+
+    def __init__(self, flow: Flow) -> None:
+        self._encoder, self._estimator, self._solve = flow.encoder, flow.estimator, flow.solve
+        self._ratio = flow.dims.token_mel_ratio
+
+    def open(self, *, poison: bool) -> RaggedKept:
+        return RaggedKept(self._encoder.open(poison), self._estimator.open(poison))
+
+    def render(self, kept: Sequence[Kept], inputs: ChunkInputs) -> Tensor:
+        own = [stream for stream in kept if isinstance(stream, RaggedKept)]
+        num_frames = [self._ratio * count for count in inputs.num_tokens]
+        length = max(num_frames)
+        mu = self._encoder([stream.encoder for stream in own], inputs.ids, inputs.num_tokens)
+        states = [stream.estimator for stream in own]
+        run = self._estimator.begin(states, num_frames)
+        mel = self._solve(mu, inputs.speakers, inputs.noise[:, :length], inputs.prompt[:, :length], run)
+        self._estimator.commit(run, states, num_frames)
+        return mel
 
 
 def _euler_times(num_steps: int) -> list[float]:

@@ -216,6 +216,10 @@ class Estimator(nn.Module):
         convs += [self.up_conv, self.final_block.conv]
         return [conv.tail_width for conv in convs]
 
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.final_proj.weight.dtype
+
     def open(self, poison: bool) -> EstimatorState:
         return EstimatorState(Context.empty(self.context_shape, self.final_proj.weight, poison), self.new_tails())
 

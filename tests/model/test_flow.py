@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from serve_app.model.flow import MAX_FRAMES, Flow, FlowState, draw_noise, expected_tensors
+from serve_app.model.flow import MAX_FRAMES, Flow, FlowState, RaggedKept, draw_noise, expected_tensors
 from serve_app.model.toy_checkpoint import Draw, flow_tensors
 from tests.model.upstream_networks import FLOW_DIMS, UpstreamFlow
 
@@ -107,7 +107,8 @@ def test_without_guidance_there_is_one_row_and_the_result_is_upstreams() -> None
     flow = Flow.from_tensors(dims, upstream.tensors)
     utterance = Utterance(28, 40)
     state = utterance.open(flow)
-    assert state.estimator.tails.shape[:2] == (dims.num_steps, 1)
+    assert isinstance(state.kept, RaggedKept)
+    assert state.kept.estimator.tails.shape[:2] == (dims.num_steps, 1)
     mel = torch.cat(utterance.stream(flow, state))[RATIO * (28 - CHUNK) :]
     theirs = upstream.render(utterance.ids, utterance.mel, utterance.speaker, 28, ended=True)
     assert (mel - theirs).abs().max() < BOUND
