@@ -19,6 +19,7 @@ import typer
 import yaml
 
 from serve_app.download_command import download
+from serve_app.evaluate.command import evaluate
 from serve_app.loadtest.command import loadtest, loadtest_compare
 from serve_app.say_command import say
 from serve_app.terminal import EXIT_CODES, err, fail
@@ -38,6 +39,7 @@ app = typer.Typer(
 app.command("say")(say)
 app.add_typer(voices)
 app.command("download")(download)
+app.command("evaluate")(evaluate)
 app.command("loadtest")(loadtest)
 app.command("loadtest-compare")(loadtest_compare)
 
