@@ -16,6 +16,9 @@ OPENAI_VOICES = (
 )
 
 
+TextStreaming = Literal["token", "sentence"]
+
+
 class Settings(BaseModel):
     """Frozen, and an unknown key is an error."""
 
@@ -44,8 +47,13 @@ class ApiConfig(LiveApiConfig):
     max_input_characters: int = Field(default=4096, ge=1)
     max_pending_characters: int = Field(default=20_000, ge=100)
     """Text that a WebSocket client may have sent ahead of its speech."""
+    text_streaming: TextStreaming = "token"
+    """What a WebSocket's text is spoken in. "token": a sentence is spoken while it is still being written. That needs
+    a checkpoint that was trained on text and speech taking turns, as CosyVoice2's was, and the streaming engine.
+    "sentence": each sentence is spoken once it is complete, for every other checkpoint and for `engine: reference`."""
     socket_input_s: float = Field(default=23.0, gt=0)
-    """How long a DashScope task may wait for its next text."""
+    """How long a DashScope task may wait for its next text, and a sentence that is being spoken for its next word: it
+    is then taken to have ended, so that nobody holds a stream by silence."""
     socket_idle_s: float = Field(default=60.0, gt=0)
     """How long a DashScope connection may have no task."""
     max_body_bytes: int = Field(default=256 * 1024, ge=1024)

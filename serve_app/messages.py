@@ -161,6 +161,12 @@ class AudioChunk:
     num_speech_tokens: int
 
 
+VOICE_SESSION = "voice:"
+"""A call with this and a voice's key as its session id goes to the synthesis replica that knows the voice."""
+REPLICA_SESSION = "replica:"
+"""A call with this and a replica's id goes to that replica."""
+
+
 @dataclass(frozen=True, slots=True)
 class SpeakingReplica:
     """The first item of a fed request's stream: which synthesis replica takes the rest of its text."""

@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -13,14 +13,18 @@ from serve_app.messages import (
     SAMPLE_RATE_HZ,
     AudioChunk,
     ClipQuality,
+    FedText,
     Float32Array,
+    Int32Array,
     NewVoice,
+    NextText,
     PreparedSpeech,
     PreparedUtterance,
     Reading,
     ReadPart,
     ReadPiece,
     RegisteredVoice,
+    SpeakingReplica,
     SpeechRequest,
     VoiceInfo,
     VoicePrompt,
@@ -41,7 +45,8 @@ class FakeService:
 
     open_streams: generators begun and not yet finished or closed. Faults: `prepare_error` at once, `speak_error` after
     `error_after` chunks. `gate`, when given, is awaited before every chunk; `prepare_gate` before prepare returns. A
-    stream waits forever after `stall_after` chunks.
+    stream waits forever after `stall_after` chunks. A fed request gives one chunk for each word that it is fed;
+    `feed_error` is raised by `feed`.
     """
 
     samples: Float32Array = field(default_factory=lambda: tone(12_000))
@@ -63,6 +68,9 @@ class FakeService:
     registered: list[NewVoice] = field(default_factory=list)
     owners: dict[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    fed_words: list[str] = field(default_factory=list)
+    fed_ids: dict[str, "asyncio.Queue[int | None]"] = field(default_factory=dict)
+    feed_error: Exception | None = None
     open_streams: int = 0
     opened_streams: int = 0
     open_prepares: int = 0
@@ -109,6 +117,56 @@ class FakeService:
             await asyncio.sleep(0)
             self.open_streams -= 1
             await self.announce()
+
+    async def prepare_fed(self, request: SpeechRequest) -> PreparedSpeech:
+        prepared = await self.prepare(request)
+        first = await self.next_text(FedText(request.text, 0, NO_IDS))
+        utterance = replace(prepared.utterances[0], text_ids=first.ids, text_end=first.text_end)
+        return replace(prepared, utterances=(utterance,), fed=True)
+
+    async def next_text(self, fed: FedText) -> NextText:
+        """One id for each word, its length. A word is complete when white space follows it."""
+        settled = fed.text if fed.final else "".join(re.findall(r"\s*\S+(?=\s)", fed.text))
+        words = settled[fed.text_end :].split()
+        self.fed_words += words
+        return NextText(np.array([len(word) for word in words], np.int32), len(settled), len(fed.ids) >= 20)
+
+    async def speak_fed(self, prepared: PreparedSpeech) -> AsyncGenerator[AudioChunk | SpeakingReplica, None]:
+        """A chunk for every id, of the `samples`, chunk after chunk."""
+        assert prepared.fed and prepared.request_id not in self.fed_ids
+        ids: asyncio.Queue[int | None] = asyncio.Queue()
+        for first in prepared.utterances[0].text_ids:
+            ids.put_nowait(int(first))
+        self.fed_ids[prepared.request_id] = ids
+        self.open_streams += 1
+        self.opened_streams += 1
+        try:
+            await self.announce()
+            yield SpeakingReplica("fake")
+            while await ids.get() is not None:
+                if self.gate is not None:
+                    await self.gate.acquire()
+                if self.speak_error is not None:
+                    raise self.speak_error
+                yield AudioChunk(self.samples[: self.chunk_samples], 0, num_speech_tokens=5)
+        finally:
+            del self.fed_ids[prepared.request_id]
+            await asyncio.sleep(0)
+            self.open_streams -= 1
+            await self.announce()
+
+    async def feed(self, replica_id: str, request_id: str, text_ids: Int32Array) -> None:
+        if self.feed_error is not None:
+            raise self.feed_error
+        assert replica_id == "fake"
+        if request_id in self.fed_ids:
+            for token in text_ids:
+                self.fed_ids[request_id].put_nowait(int(token))
+
+    async def end_text(self, replica_id: str, request_id: str) -> None:
+        assert replica_id == "fake"
+        if request_id in self.fed_ids:
+            self.fed_ids[request_id].put_nowait(None)
 
     async def announce(self) -> None:
         """Wake whoever waits in `until`."""

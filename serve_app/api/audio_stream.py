@@ -10,7 +10,7 @@ from serve_app.api.encoders import Encoder
 from serve_app.api.service import SpeechService
 from serve_app.api.timings import Timeline
 from serve_app.errors import GenerationFailed
-from serve_app.messages import Float32Array, PreparedSpeech
+from serve_app.messages import AudioChunk, Float32Array, PreparedSpeech
 
 
 @dataclass
@@ -33,10 +33,21 @@ async def spoken_samples(
     timeline: is told of every chunk before it is given out. Errors: `GenerationFailed`, and the service's own.
     """
     usage.input_tokens += sum(len(utterance.text_ids) for utterance in prepared.utterances)
-    silent = True
     if timeline is not None:
         timeline.begin(prepared)
-    async with aclosing(service.speak(prepared)) as chunks:
+    async with aclosing(samples_of(service.speak(prepared), usage, timeline)) as spoken:
+        async for samples in spoken:
+            yield samples
+    if timeline is not None:
+        timeline.end()
+
+
+async def samples_of(
+    chunks: AsyncGenerator[AudioChunk, None], usage: Usage, timeline: Timeline | None = None
+) -> AsyncGenerator[Float32Array, None]:
+    """What `spoken_samples` gives, of any source of chunks, which is closed with it."""
+    silent = True
+    async with aclosing(chunks):
         async for chunk in chunks:
             usage.output_tokens += chunk.num_speech_tokens
             if not np.isfinite(chunk.samples).all():
@@ -48,8 +59,6 @@ async def spoken_samples(
                 yield chunk.samples
     if silent:
         raise GenerationFailed("The model produced no sound.")
-    if timeline is not None:
-        timeline.end()
 
 
 async def encoded_parts(

@@ -26,7 +26,7 @@ from serve_app.api.presence import finish
 from serve_app.api.schema import AudioFormat, SideText, SpeechSettings, parse_json, speech_request
 from serve_app.api.service import SpeechService
 from serve_app.api.text_feed import TextFeed
-from serve_app.config import ApiConfig
+from serve_app.config import ApiConfig, TextStreaming
 from serve_app.errors import InputTooLong, SpeechError
 from serve_app.messages import SpeechRequest
 
@@ -77,14 +77,14 @@ class Command(BaseModel):
 class Task:
     """One run-task: its text, and the task that speaks it."""
 
-    def __init__(self, task_id: str, request: SpeechRequest, parameters: Parameters) -> None:
+    def __init__(self, task_id: str, request: SpeechRequest, parameters: Parameters, streaming: TextStreaming) -> None:
         self.id = task_id
         self.request = request
         wanted = parameters.format
         self.audio_format: AudioFormat = "mp3" if wanted is None or wanted == "Default" else wanted
         self.sample_rate_hz = parameters.sample_rate or DEFAULT_RATE_HZ
         self.gain = parameters.volume / NORMAL_VOLUME
-        self.feed = TextFeed(MAX_TASK_CHARACTERS)
+        self.feed = TextFeed(MAX_TASK_CHARACTERS, streaming)
         self.num_characters = 0
         self.finishing = False
         self.speaker: asyncio.Task[None] | None = None
@@ -106,9 +106,7 @@ class DashscopeSocket:
 class DashscopeSession:
     """One connection and at most one task at a time."""
 
-    def __init__(
-        self, frames: Frames, service: SpeechService, config: ApiConfig, identifier: str, owner: str
-    ) -> None:
+    def __init__(self, frames: Frames, service: SpeechService, config: ApiConfig, identifier: str, owner: str) -> None:
         self.frames = frames
         self.service = service
         self.config = config
@@ -169,7 +167,7 @@ class DashscopeSession:
             seed=parameters.seed,
         )
         request = speech_request(settings, "", self.config, self.identifier, self.owner)
-        task = Task(command.header.task_id, request, parameters)
+        task = Task(command.header.task_id, request, parameters, self.config.text_streaming)
         self.task = task
         await self.frames.send(event(task.id, "task-started"))
         task.speaker = asyncio.create_task(self.speak(task))
@@ -202,7 +200,8 @@ class DashscopeSession:
         """All of a task's audio, and its end."""
         encoder = encoder_for(task.audio_format, task.sample_rate_hz)
         try:
-            audio = fed_parts(self.service, task.request, task.feed, encoder, Usage(), task.gain)
+            patience_s = self.config.socket_input_s
+            audio = fed_parts(self.service, task.request, task.feed, encoder, Usage(), patience_s, task.gain)
             async with aclosing(audio) as parts:
                 async for part in parts:
                     await self.frames.send_audio(part)

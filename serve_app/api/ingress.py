@@ -20,7 +20,21 @@ from serve_app.api.routes import create_api
 from serve_app.config import ApiConfig
 from serve_app.errors import NotReady, Overloaded, SpeechError
 from serve_app.figures import IngressFigures, ServiceFigures
-from serve_app.messages import AudioChunk, NewVoice, PreparedSpeech, Reading, RegisteredVoice, SpeechRequest, VoiceInfo
+from serve_app.messages import (
+    REPLICA_SESSION,
+    VOICE_SESSION,
+    AudioChunk,
+    FedText,
+    Int32Array,
+    NewVoice,
+    NextText,
+    PreparedSpeech,
+    Reading,
+    RegisteredVoice,
+    SpeakingReplica,
+    SpeechRequest,
+    VoiceInfo,
+)
 
 READY_TIMEOUT_S = 2.0
 """A call to a deployment without replicas waits for one; readiness does not."""
@@ -33,9 +47,9 @@ LARGE_ARGUMENT_BYTES = 1024 * 1024
 class RayService:
     """`SpeechService` over the handles of the two other deployments.
 
-    preprocess: `prepare(request)`, `reading(text, normalized)`, `voices()`, `register_voice(new)`,
-    `delete_voice(id_or_name)`.
-    synthesis: the async generator `speak(prepared)`, `ready()`.
+    preprocess: `prepare(request)`, `prepare_fed(request)`, `next_text(fed)`, `reading(text, normalized)`, `voices()`,
+    `register_voice(new)`, `delete_voice(id_or_name)`.
+    synthesis: the async generator `speak(prepared)`, `feed(request_id, ids)`, `end_text(request_id)`, `ready()`.
     ingress: the deployment that this is a part of. All three: `figures()`, of one replica.
     """
 
@@ -55,12 +69,34 @@ class RayService:
         """The handle for a call that carries a clip."""
         return self.preprocess.options(_by_reference=True) if len(audio) > LARGE_ARGUMENT_BYTES else self.preprocess
 
-    def speak(self, prepared: PreparedSpeech) -> AsyncGenerator[AudioChunk, None]:
-        return self.ledger.heard(prepared, self.chunks_of(prepared))
+    async def prepare_fed(self, request: SpeechRequest) -> PreparedSpeech:
+        handle = self.preprocess_for(request.reference.audio if request.reference is not None else b"")
+        return await self.ledger.prepared(answer(handle.prepare_fed.remote(request)))
 
-    async def chunks_of(self, prepared: PreparedSpeech) -> AsyncGenerator[AudioChunk, None]:
-        """From a synthesis replica."""
-        chunks = self.synthesis.options(stream=True).speak.remote(prepared)
+    async def next_text(self, fed: FedText) -> NextText:
+        given: NextText = await answer(self.preprocess.next_text.remote(fed))
+        return given
+
+    def speak(self, prepared: PreparedSpeech) -> AsyncGenerator[AudioChunk, None]:
+        return self.ledger.heard(prepared, self.items_of(prepared))
+
+    def speak_fed(self, prepared: PreparedSpeech) -> AsyncGenerator[AudioChunk | SpeakingReplica, None]:
+        return self.ledger.heard(prepared, self.items_of(prepared))
+
+    async def feed(self, replica_id: str, request_id: str, text_ids: Int32Array) -> None:
+        await answer(self.synthesis_at(replica_id).feed.remote(request_id, text_ids))
+
+    async def end_text(self, replica_id: str, request_id: str) -> None:
+        await answer(self.synthesis_at(replica_id).end_text.remote(request_id))
+
+    def synthesis_at(self, replica_id: str) -> DeploymentHandle:
+        """The handle for calls to that replica alone."""
+        return self.synthesis.options(session_id=REPLICA_SESSION + replica_id)
+
+    async def items_of(self, prepared: PreparedSpeech) -> AsyncGenerator[Any, None]:
+        """From a synthesis replica, of those that know the voice if it has time."""
+        handle = self.synthesis.options(stream=True, session_id=VOICE_SESSION + prepared.voice.key)
+        chunks = handle.speak.remote(prepared)
         ended = False
         try:
             async for chunk in chunks:

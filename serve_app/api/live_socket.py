@@ -79,9 +79,7 @@ class LiveSocket:
 class LiveSession:
     """One connection: this task reads, another speaks."""
 
-    def __init__(
-        self, frames: Frames, service: SpeechService, config: ApiConfig, identifier: str, owner: str
-    ) -> None:
+    def __init__(self, frames: Frames, service: SpeechService, config: ApiConfig, identifier: str, owner: str) -> None:
         self.frames = frames
         self.service = service
         self.config = config
@@ -141,7 +139,7 @@ class LiveSession:
                 speech_request(self.settings, "", self.config, identifier, self.owner),
                 self.settings.response_format or "pcm",
                 self.settings.sample_rate or SAMPLE_RATE_HZ,
-                TextFeed(self.config.max_pending_characters),
+                TextFeed(self.config.max_pending_characters, self.config.text_streaming),
             )
             self.stretches.put_nowait(self.writing)
         return self.writing
@@ -178,7 +176,8 @@ class LiveSession:
 
     async def speak(self, stretch: Stretch) -> None:
         encoder = encoder_for(stretch.audio_format, stretch.sample_rate_hz)
-        parts = fed_parts(self.service, stretch.request, stretch.feed, encoder, stretch.usage)
+        patience_s = self.config.socket_input_s
+        parts = fed_parts(self.service, stretch.request, stretch.feed, encoder, stretch.usage, patience_s)
         async with aclosing(parts):
             async for part in parts:
                 await self.report_start(stretch)

@@ -8,7 +8,19 @@ from collections.abc import AsyncGenerator
 from typing import Protocol
 
 from serve_app.figures import ServiceFigures
-from serve_app.messages import AudioChunk, NewVoice, PreparedSpeech, Reading, RegisteredVoice, SpeechRequest, VoiceInfo
+from serve_app.messages import (
+    AudioChunk,
+    FedText,
+    Int32Array,
+    NewVoice,
+    NextText,
+    PreparedSpeech,
+    Reading,
+    RegisteredVoice,
+    SpeakingReplica,
+    SpeechRequest,
+    VoiceInfo,
+)
 
 
 class SpeechService(Protocol):
@@ -20,6 +32,29 @@ class SpeechService(Protocol):
 
     def speak(self, prepared: PreparedSpeech) -> AsyncGenerator[AudioChunk, None]:
         """Generate the audio. Closing the generator at any moment, also before its first chunk, frees the stream."""
+        ...
+
+    async def prepare_fed(self, request: SpeechRequest) -> PreparedSpeech:
+        """The same for the beginning of a sentence: a fed request, whose first text may be none.
+
+        Its utterance's text_end says how much of the text is in it.
+        """
+        ...
+
+    async def next_text(self, fed: FedText) -> NextText:
+        """What of a sentence that is still being written can be fed now."""
+        ...
+
+    def speak_fed(self, prepared: PreparedSpeech) -> AsyncGenerator[AudioChunk | SpeakingReplica, None]:
+        """As `speak`; the first item says who takes the rest of the text."""
+        ...
+
+    async def feed(self, replica_id: str, request_id: str, text_ids: Int32Array) -> None:
+        """More text, int32 [T], for a request that this replica speaks. Errors: `NotReady` if the replica is gone."""
+        ...
+
+    async def end_text(self, replica_id: str, request_id: str) -> None:
+        """The request's text is complete. Errors: `NotReady` if the replica is gone."""
         ...
 
     async def reading(self, text: str, normalized: bool) -> Reading:

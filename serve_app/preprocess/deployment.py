@@ -6,7 +6,16 @@ from ray import serve
 
 from serve_app.config import AppConfig
 from serve_app.figures import PreprocessFigures
-from serve_app.messages import NewVoice, PreparedSpeech, Reading, RegisteredVoice, SpeechRequest, VoiceInfo
+from serve_app.messages import (
+    FedText,
+    NewVoice,
+    NextText,
+    PreparedSpeech,
+    Reading,
+    RegisteredVoice,
+    SpeechRequest,
+    VoiceInfo,
+)
 from serve_app.preprocess.autoscaling import CallCosts
 from serve_app.preprocess.preprocessor import Preprocessor
 
@@ -27,6 +36,14 @@ class Preprocess:
             return await asyncio.to_thread(self._costs.measured, self._preprocessor.prepare, request)
         finally:
             self._num_preparing -= 1
+
+    async def prepare_fed(self, request: SpeechRequest) -> PreparedSpeech:
+        """The beginning of a sentence whose rest has not come. Raises InvalidRequest and its kin."""
+        return await asyncio.to_thread(self._preprocessor.prepare_fed, request)
+
+    async def next_text(self, fed: FedText) -> NextText:
+        """What of a sentence that is still being written can be fed to its utterance now."""
+        return await asyncio.to_thread(self._preprocessor.next_text, fed)
 
     async def figures(self) -> PreprocessFigures:
         """What this replica is doing."""

@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncGenerator
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from ray import serve
 from serve_app.config import AppConfig
 from serve_app.errors import NotReady, Overloaded
 from serve_app.figures import SynthesisFigures
-from serve_app.messages import AudioChunk, PreparedSpeech
+from serve_app.messages import AudioChunk, Int32Array, PreparedSpeech, SpeakingReplica
 from serve_app.synthesis.autoscaling import Refusals
 from serve_app.synthesis.engine import Engine, load_engine
 from serve_app.synthesis.engine_thread import EngineThread
@@ -20,7 +20,6 @@ from serve_app.synthesis.reference import load_reference_engine
 from serve_app.synthesis.warm_up import warm_up
 
 SPARE_TIMEOUT_S = 0.5
-
 HANGS_AFTER_STEPS = 1000
 """Reading a long prompt is one step too: hundreds of times a usual one, which is the decoding of a token."""
 
@@ -41,20 +40,33 @@ class Synthesis:
         self._num_spare = settings.max_streams
         self._settings = settings
         self._refusals = Refusals()
-        self._thread = EngineThread(engine, settings.max_streams, max_step_s=max_step_s)
+        replica_id = serve.get_replica_context().replica_id.unique_id
+        self._thread = EngineThread(engine, settings.max_streams, replica_id, max_step_s=max_step_s)
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Ray calls it when the YAML's `user_config` has changed; streams go on. Raises ValidationError."""
         await self._thread.adjust(self._settings.with_live(user_config))
 
-    async def speak(self, speech: PreparedSpeech) -> AsyncGenerator[AudioChunk, None]:
-        """The samples of a request as they are made. Raises Overloaded, NotReady, GenerationFailed or InputTooLong."""
+    async def speak(self, speech: PreparedSpeech) -> AsyncGenerator[AudioChunk | SpeakingReplica, None]:
+        """The samples of a request as they are made; before those of a fed one, where its text is to be sent.
+
+        Raises Overloaded, NotReady, GenerationFailed or InputTooLong.
+        """
         try:
-            async for chunk in self._thread.speak(speech):
-                yield chunk
+            async with aclosing(self._thread.speak(speech)) as items:
+                async for item in items:
+                    yield item
         except Overloaded:
             self._refusals.add()
             raise
+
+    async def feed(self, request_id: str, text_ids: Int32Array) -> None:
+        """More text, int32 [T], for a fed request that this replica speaks; ignored if it does not (any more)."""
+        self._thread.feed(request_id, text_ids)
+
+    async def end_text(self, request_id: str) -> None:
+        """A fed request's text is complete; ignored if this replica does not speak it (any more)."""
+        self._thread.end(request_id)
 
     async def ready(self) -> bool:
         """A replica takes calls only after its constructor, warm-up included: whether it still works."""

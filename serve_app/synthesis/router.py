@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping
 from ray.serve.exceptions import ReplicaUnavailableError
 from ray.serve.request_router import PendingRequest, RequestRouter, RunningReplica
 
-VOICE, REPLICA = "voice:", "replica:"
+from serve_app.messages import REPLICA_SESSION, VOICE_SESSION
 
 
 def favourite(key: str, replica_ids: Iterable[str]) -> str:
@@ -61,14 +61,14 @@ class VoiceRouter(RequestRouter):  # type: ignore[misc]  # Ray's classes have no
         pending_request.routing_context.should_backoff = True
         wanted = pending_request.metadata.session_id
         replicas = {replica.replica_id.unique_id: replica for replica in candidate_replicas}
-        if wanted.startswith(REPLICA):
-            replica_id = wanted.removeprefix(REPLICA)
+        if wanted.startswith(REPLICA_SESSION):
+            replica_id = wanted.removeprefix(REPLICA_SESSION)
             if replica_id not in replicas:
                 self._give_up(pending_request, ReplicaUnavailableError(replica_id))
                 return [candidate_replicas]  # Ray looks at the request before it looks at these
             return [[replicas[replica_id]]]
-        if wanted.startswith(VOICE):
-            chosen = place(wanted.removeprefix(VOICE), self._loads(replicas), self.tolerance)
+        if wanted.startswith(VOICE_SESSION):
+            chosen = place(wanted.removeprefix(VOICE_SESSION), self._loads(replicas), self.tolerance)
             return [[replicas.pop(chosen)], list(replicas.values())]
         return [candidate_replicas]
 

@@ -27,12 +27,13 @@ with warnings.catch_warnings():
     from dashscope.common.error import InvalidTask, RequestFailure
 
 ROUTE = "/api-ws/v1/inference"
+BY_SENTENCE = ApiConfig(text_streaming="sentence")
 
 
 async def with_sdk(service: FakeService, use: Callable[[str], Any], config: ApiConfig | None = None) -> Any:
     """Run `use(url)` in a thread: the SDK blocks."""
     dashscope.api_key = "any"
-    async with listening(create_api(service, config or ApiConfig())) as port:
+    async with listening(create_api(service, config or BY_SENTENCE)) as port:
         return await asyncio.to_thread(use, f"ws://127.0.0.1:{port}{ROUTE}")
 
 
@@ -170,7 +171,7 @@ class Raw:
 @asynccontextmanager
 async def by_hand(service: FakeService, config: ApiConfig | None = None) -> AsyncGenerator[Raw, None]:
     async with (
-        listening(create_api(service, config or ApiConfig())) as port,
+        listening(create_api(service, config or BY_SENTENCE)) as port,
         connect(f"ws://127.0.0.1:{port}{ROUTE}", proxy=None) as socket,
     ):
         yield Raw(socket)
@@ -221,7 +222,7 @@ async def test_silence_of_the_client_fails_the_task_and_then_ends_the_connection
 
 async def test_a_task_that_only_speaks_on_is_not_hurried() -> None:
     service = FakeService(gate=asyncio.Semaphore(0))
-    async with by_hand(service, ApiConfig(socket_input_s=0.5)) as raw:
+    async with by_hand(service, ApiConfig(socket_input_s=0.5, text_streaming="sentence")) as raw:
         await raw.run_task()
         await raw.until("task-started")
         await raw.command("continue-task", input={"text": "Hello there."})

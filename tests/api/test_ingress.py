@@ -22,6 +22,7 @@ from serve_app.messages import (
     PreparedSpeech,
     PreparedUtterance,
     ReferenceClip,
+    SpeakingReplica,
     SpeechRequest,
     VoicePrompt,
 )
@@ -192,3 +193,23 @@ async def test_rays_own_request_id_stays_alone() -> None:
     await WithoutRequestId(RequestIds(app))(scope, cast(Any, None), send)
     assert b"x-request-id" not in dict(sent[0]["headers"])
     assert b"mine" in sent[1]["body"]
+
+
+async def test_a_voice_goes_where_it_is_known_and_text_where_it_is_spoken() -> None:
+    async def stream() -> AsyncGenerator[AudioChunk | SpeakingReplica, None]:
+        yield SpeakingReplica("abc")
+        yield AudioChunk(np.zeros(1, np.float32), 0, 1)
+
+    async def nothing() -> None:
+        return None
+
+    service, handle = service_over(stream)
+    items = [item async for item in service.speak_fed(PREPARED)]
+    assert items[0] == SpeakingReplica("abc") and isinstance(items[1], AudioChunk)
+    assert handle.chosen["session_id"] == f"voice:{PREPARED.voice.key}"
+    service, handle = service_over(nothing)
+    await service.feed("abc", "request", np.zeros(1, np.int32))
+    assert handle.chosen["session_id"] == "replica:abc"
+    service, handle = service_over(nothing)
+    await service.end_text("xyz", "request")
+    assert handle.chosen["session_id"] == "replica:xyz"

@@ -1,10 +1,12 @@
 """Text becomes pieces at sentence ends, whatever the size of the parts it comes in."""
 
 import asyncio
+import math
 
 import pytest
 
 from serve_app.api.text_feed import MAX_PIECE_CHARACTERS, PieceSplitter, TextFeed
+from serve_app.config import TextStreaming
 from serve_app.errors import InputTooLong
 
 CASES = [
@@ -52,20 +54,69 @@ def test_text_without_sentences_is_cut_and_nothing_is_lost(unit: str) -> None:
         assert all(piece.endswith(" ") for piece in pieces)
 
 
-async def test_feed_flushes_and_ends() -> None:
-    feed = TextFeed(1000)
+async def read(feed: TextFeed) -> list[str]:
+    """All sentences, each once it is whole."""
+    pieces = []
+    async for sentence in feed:
+        await sentence.until(math.inf)
+        feed.taken(len(sentence.text))
+        pieces.append(sentence.text)
+    return pieces
+
+
+@pytest.mark.parametrize("streaming", ["token", "sentence"])
+async def test_feed_flushes_and_ends(streaming: TextStreaming) -> None:
+    feed = TextFeed(1000, streaming)
     feed.write("One two three. Four")
+    feed.flush()
     feed.flush()
     feed.write(" five")
     feed.finish()
-    assert [piece async for piece in feed] == ["One two three.", " Four", " five"]
+    assert await read(feed) == ["One two three.", " Four", " five"]
     assert feed.num_pending == 0
 
 
-async def test_feed_is_bounded() -> None:
-    feed = TextFeed(20)
+@pytest.mark.parametrize("streaming", ["token", "sentence"])
+async def test_feed_is_bounded(streaming: TextStreaming) -> None:
+    feed = TextFeed(20, streaming)
     feed.write("Ten letters.\n")
     with pytest.raises(InputTooLong):
         feed.write("And some more.")
-    assert await asyncio.wait_for(anext(aiter(feed)), 1) == "Ten letters."
+    sentence = await asyncio.wait_for(anext(aiter(feed)), 1)
+    assert (sentence.text, sentence.whole) == ("Ten letters.", True)
+    feed.taken(len(sentence.text))
     feed.write("And some more.")
+
+
+async def test_a_sentence_is_given_out_when_it_begins_and_grows() -> None:
+    feed = TextFeed(1000, "token")
+    sentences = aiter(feed)
+    feed.write("Hel")
+    sentence = await asyncio.wait_for(anext(sentences), 1)
+    assert (sentence.text, sentence.whole) == ("Hel", False)
+    waiting = asyncio.create_task(sentence.until(8))
+    feed.write("lo")
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    feed.write(" there. And")
+    await asyncio.wait_for(waiting, 1)
+    assert (sentence.text, sentence.whole) == ("Hello there.", True)
+    following = await asyncio.wait_for(anext(sentences), 1)
+    assert (following.text, following.whole) == (" And", False)
+
+
+async def test_without_streaming_a_sentence_is_given_out_whole() -> None:
+    feed = TextFeed(1000, "sentence")
+    waiting = asyncio.ensure_future(anext(aiter(feed)))
+    feed.write("Hello there")
+    await asyncio.sleep(0.01)
+    assert not waiting.done()
+    feed.write(". ")
+    assert (await asyncio.wait_for(waiting, 1)).text == "Hello there."
+
+
+async def test_a_long_sentence_that_streams_is_not_cut_here() -> None:
+    feed = TextFeed(10_000, "token")
+    feed.write("word " * 1_000)
+    feed.finish()
+    assert await read(feed) == ["word " * 1_000]
