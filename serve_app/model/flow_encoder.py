@@ -158,6 +158,12 @@ class FlowEncoder(nn.Module):
         mu: Tensor = self.projection(self.after_norm(x))
         return mu
 
+    def reserve_positions(self, num_frames: int) -> None:
+        """Makes the tables of distances for streams of so many frames."""
+        for layer in (*self.token_layers, *self.frame_layers):
+            assert isinstance(layer, RelativeLayer)
+            layer.reserve(num_frames)
+
     def _embed(self, ids: Sequence[Tensor], num_tokens: int) -> Tensor:
         """-> [B, num_tokens + lookahead, C], zeros where a stream has no token: upstream pads behind the embedding."""
         x = self.embedding.new_zeros((len(ids), num_tokens + self._dims.lookahead, self.embedding.shape[1]))

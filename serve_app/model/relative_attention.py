@@ -66,6 +66,7 @@ class RelativeLayer(nn.Module):
         # How each distance scores is a matter of weights alone: computed once, and again for twice as many distances
         # when a stream outgrows it. No result depends on its size.
         self._table: Tensor
+        self._outgrown: list[Tensor] = []
         self.register_buffer("_table", self.position.weight.new_empty(0), persistent=False)
 
     def forward(self, x: Tensor, layer: int, past: Past) -> Tensor:
@@ -88,7 +89,7 @@ class RelativeLayer(nn.Module):
         return scores.as_strided((num_streams, num_heads, num_queries, num_keys), strides, num_queries - 1)
 
     def reserve(self, num_positions: int) -> None:
-        """Makes the table for streams of so many positions: an address in a captured graph must not change later."""
+        """Makes the table for streams of so many positions before any of them needs it."""
         self._distances(num_positions)
 
     def _distances(self, num_positions: int) -> Tensor:
@@ -101,5 +102,7 @@ class RelativeLayer(nn.Module):
             weight = self.position.weight
             encoding = sinusoids(torch.arange(size - 1, -size, -1), len(weight)).to(weight)
             projected = self.position(encoding).mul_(self._scale)
+            # A captured graph reads the old one for as long as it lives.
+            self._outgrown.append(self._table)
             self._table = projected.view(2 * size - 1, *self._heads[1:]).permute(1, 2, 0).contiguous()
         return self._table
