@@ -31,8 +31,23 @@ _SIGNATURES: tuple[tuple[bytes, str, bool], ...] = (
     (rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "asf", False),
     (rb"wvpk", "wv", False),
 )
+_ID3 = re.compile(rb"ID3[\x02-\x04][\x00-\x7f][\x00-\xff]([\x00-\x7f]{4})", re.DOTALL)
 _COMPRESSED_MOVIE_HEADER = re.compile(rb"moov....cmov", re.DOTALL)
 """A QuickTime header that names its own unpacked size; FFmpeg believes it. No phone or recorder writes one."""
+
+
+def without_leading_tags(data: bytes) -> bytes:
+    """The file from its sound on: ID3v2 tags, which may unpack to anything (268 MB from 260 KB), are never parsed."""
+    start = 0
+    while found := _ID3.match(data, start):
+        size = sum(byte << shift for byte, shift in zip(found[1], (21, 14, 7, 0), strict=True))
+        start = min(len(data), start + 10 + size)
+    return data[start:]
+
+
+def with_blank_tags(data: bytes) -> bytes:
+    """The same bytes without the marks of ID3v2 tags inside them, which FFmpeg's demuxers would look for."""
+    return _ID3.sub(lambda tag: bytes(3) + tag.group()[3:], data)
 
 
 def recognise(data: bytes) -> tuple[str, bool]:

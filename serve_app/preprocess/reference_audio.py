@@ -18,11 +18,19 @@ from av.codec.codec import UnknownCodecError
 
 from serve_app.errors import AudioTooLong, AudioTooShort, InvalidAudio
 from serve_app.messages import Float32Array
-from serve_app.preprocess.containers import BROKEN, check_format, check_wav_header, recognise
+from serve_app.preprocess.containers import (
+    BROKEN,
+    check_format,
+    check_wav_header,
+    recognise,
+    with_blank_tags,
+    without_leading_tags,
+)
 
 _MAX_PACKETS = 13_000
 """30 s of Opus in its shortest packets (2.5 ms) are 12,000; more is a file made to keep us busy (about 40 us each)."""
 
+_MIN_PACKET_BYTES = 2**20
 _FORGIVEN_S = 0.1
 """Encoders pad the ends of a clip with up to this much silence."""
 _UNKNOWN_S = 1e6
@@ -79,6 +87,7 @@ def decode(data: bytes, min_s: float = 0.5, max_s: float = 30.0) -> Clip:
     Time and memory are bounded by the file's size and by `max_s`, whatever its header claims.
     Raises InvalidAudio, AudioTooShort (under `min_s`) or AudioTooLong (over `max_s`).
     """
+    data = without_leading_tags(data)
     if not data:
         raise InvalidAudio("The reference clip is empty.")
     demuxer, by_libsndfile = recognise(data)
@@ -153,7 +162,8 @@ def _decode_by_libsndfile(data: bytes, max_s: float) -> tuple[Float32Array, int]
 def _decode_by_ffmpeg(data: bytes, demuxer: str, max_s: float) -> tuple[Float32Array, int]:
     """[S, C] and the rate. Only `demuxer` may read the bytes; video, subtitles and attachments are never decoded."""
     try:
-        with av.open(io.BytesIO(data), format=demuxer, options=_FFMPEG_OPTIONS, metadata_errors="ignore") as container:
+        file = io.BytesIO(with_blank_tags(data))
+        with av.open(file, format=demuxer, options=_FFMPEG_OPTIONS, metadata_errors="ignore") as container:
             if not container.streams.audio:
                 raise InvalidAudio("The reference clip holds no sound.")
             stream = container.streams.audio[0]
@@ -168,7 +178,9 @@ def _decode_by_ffmpeg(data: bytes, demuxer: str, max_s: float) -> tuple[Float32A
             knows = demuxer in ("mov", "flac")
             claimed_s = float((stream.duration or 0) * stream.time_base) if knows else 0.0
             _check_claim(claimed_s, max_s)
-            channels = _joined(_ffmpeg_blocks(container, stream, rate_hz, num_channels), rate_hz, max_s)
+            max_bytes = 2 * len(data) + _MIN_PACKET_BYTES
+            blocks = _ffmpeg_blocks(container, stream, rate_hz, num_channels, max_bytes)
+            channels = _joined(blocks, rate_hz, max_s)
             _check_whole(len(channels) / rate_hz, claimed_s)
             return channels, rate_hz
     except (av.FFmpegError, UnknownCodecError) as error:
@@ -176,15 +188,22 @@ def _decode_by_ffmpeg(data: bytes, demuxer: str, max_s: float) -> tuple[Float32A
 
 
 def _ffmpeg_blocks(
-    container: "av.container.InputContainer", stream: "av.AudioStream", rate_hz: int, num_channels: int
+    container: "av.container.InputContainer", stream: "av.AudioStream", rate_hz: int, num_channels: int, max_bytes: int
 ) -> Iterator[Float32Array]:
-    """float32 [S, C] for each decoded frame, at the rate and layout that the stream began with."""
+    """float32 [S, C] for each decoded frame, at the rate and layout that the stream began with.
+
+    max_bytes: of all packets, of the other streams too: Matroska's may be packed, and unpack as they are read.
+    """
     layout = "mono" if num_channels == 1 else "stereo"
     resampler = av.AudioResampler(format="flt", layout=layout, rate=rate_hz)
-    for number, packet in enumerate(container.demux(stream)):
-        if number > _MAX_PACKETS:
+    num_bytes = 0
+    for number, packet in enumerate(container.demux()):
+        num_bytes += packet.size
+        if number > _MAX_PACKETS or num_bytes > max_bytes:
             raise InvalidAudio(BROKEN)
-        for frame in packet.decode():
+        if packet.stream.index != stream.index:
+            continue
+        for frame in stream.decode(packet):
             for even in resampler.resample(frame):
                 yield even.to_ndarray().reshape(-1, num_channels)
 

@@ -15,6 +15,12 @@ import soundfile
 from serve_app.errors import AudioTooLong, AudioTooShort, InvalidAudio
 from serve_app.messages import Float32Array
 from serve_app.preprocess.reference_audio import Clip, decode
+from tests.preprocess.bombs import (
+    matroska_with_packed_track,
+    mp3_with_packed_tag,
+    tagged_mp3,
+    wav_with_packed_tag,
+)
 from tests.preprocess.sounds import encoded, encoded_by_ffmpeg, speech_like
 
 SNDFILE_KINDS = [
@@ -193,6 +199,9 @@ def bad_files() -> Iterator[tuple[str, bytes, type[InvalidAudio]]]:
     # An hour of silence packs well: the file is small, the sound is not.
     yield "flac bomb", encoded(np.zeros(8_000 * 1800, np.int16), 8_000, "FLAC"), AudioTooLong
     yield "u8 bomb", wav_header(bits=8, rate_hz=8000, data_size=8_000_000) + bytes(8_000_000), AudioTooLong
+    yield "mp3 with packed tags", mp3_with_packed_tag(20), InvalidAudio
+    yield "wav with a packed tag", wav_with_packed_tag(), InvalidAudio
+    yield "matroska with a packed track", matroska_with_packed_track(300), InvalidAudio
 
 
 BAD_FILES = list(bad_files())
@@ -213,6 +222,14 @@ def test_bad_files_get_one_clear_error_soon(data: bytes, error: type[InvalidAudi
     assert caught.value.message.endswith(".")
     assert time.perf_counter() - started < 2.0
     assert peak < 64 * 2**20 + 2 * len(data)
+
+
+def test_a_tag_is_passed_over_unread() -> None:
+    tagged, unpacked = tagged_mp3(), matroska_with_packed_track(0)
+    started = time.process_time()
+    assert decode(tagged).duration_s == pytest.approx(1.0, abs=0.1)
+    assert decode(unpacked).duration_s == pytest.approx(1.0)
+    assert time.process_time() - started < 0.5
 
 
 def test_mutated_files_never_raise_anything_else(capfd: pytest.CaptureFixture[str]) -> None:
