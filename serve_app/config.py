@@ -109,6 +109,8 @@ class SynthesisConfig(LiveSynthesisConfig):
     max_streams: int = Field(default=16, ge=1)
     max_positions: int = Field(default=2560, ge=256)
     """Longest sequence of the language model: prompt, text and speech tokens together."""
+    prefill_chunk: int = Field(default=64, ge=1)
+    """Positions of a prompt that the language model reads at once; while it does, everybody who listens waits."""
     flow_cache_mib: int = Field(default=2048, ge=0)
     """Budget for the flow prefixes of recently used voices. One of 3.5 s takes 460 MiB at CosyVoice2's size in fp32."""
     min_token_text_ratio: float = Field(default=2, ge=0)

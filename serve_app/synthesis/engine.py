@@ -114,7 +114,9 @@ class StreamingEngine:
 
     def adjust(self, settings: LiveSynthesisConfig) -> None:
         self._live = settings
-        limits = Limits(render=self._config.render_batch, max_lead_s=settings.max_lead_s)
+        limits = Limits(
+            prefill_chunk=self._config.prefill_chunk, render=self._config.render_batch, max_lead_s=settings.max_lead_s
+        )
         self._scheduler = Scheduler(limits)
         self._capacity = Capacity(self.costs, limits, settings.max_load or DEFAULT_MAX_LOAD)
 
@@ -189,13 +191,27 @@ class StreamingEngine:
         batch = self._scheduler.next_batch(self._progress(), started_s)
         if batch is None:
             return []
+        streams = [self._streams[stream_id] for stream_id in batch.stream_ids]
         try:
             events = self._run(batch)
         except Exception as error:  # noqa: BLE001 - whatever it is, streams that took no part must go on
             return self._give_up(batch, error)
         self._num_failed_batches = 0
-        self.costs.observe(batch.work, len(batch.stream_ids), self._clock() - started_s)
+        self._observe(batch.work, streams, self._clock() - started_s)
         return events
+
+    def _observe(self, work: Work, streams: Sequence[SpeechStream], elapsed_s: float) -> None:
+        """Notes what a step cost; for prompts, which are read in pieces, what the whole of one did."""
+        if work is not Work.PREFILL:
+            self.costs.observe(work, len(streams), elapsed_s)
+            return
+        for stream in streams:
+            if stream.reading_s is None:
+                continue  # fed text: a few positions
+            stream.reading_s += elapsed_s / len(streams)
+            if stream.outputs:
+                self.costs.observe(work, 1, stream.reading_s)
+                stream.reading_s = None
 
     def _give_up(self, batch: Batch, error: Exception) -> list[StreamEvent]:
         """Ends the streams of a batch that failed. Raises the error again when the engine itself is at fault."""
@@ -223,7 +239,7 @@ class StreamingEngine:
                     self._render.open(stream)
                     # A pause goes out at once, so that it is in hand while the sound after it is made.
                     events.append(self._event(stream, silence(stream.utterance.pause_before_s)))
-                self._language.prefill(stream)
+                self._language.prefill(stream, batch.positions)
         else:
             self._language.decode(streams)
         for stream in streams:

@@ -74,17 +74,21 @@ class LanguageStage:
             self._cache.give_back(stream.slot)
             stream.slot = None
 
-    def prefill(self, stream: SpeechStream) -> None:
-        """Reads what the stream has to read, and draws a token."""
+    def prefill(self, stream: SpeechStream, num_positions: int) -> None:
+        """Reads the next positions of what the stream has to read, at most so many; after the last, draws a token."""
         assert stream.slot is not None and stream.unread is not None
         if stream.position + len(stream.unread) > self._cache.max_positions:
             self._outgrown(stream)
             return
-        logits = self._model.prefill(stream.unread, self._cache, stream.slot, stream.position)
-        stream.position += len(stream.unread)
-        stream.unread = None
-        stream.progress.unread = 0
-        self._draw([stream], logits[None])
+        piece = stream.unread[:num_positions]
+        logits = self._model.prefill(piece, self._cache, stream.slot, stream.position)
+        stream.position += len(piece)
+        stream.progress.unread -= len(piece)
+        if stream.progress.unread:
+            stream.unread = stream.unread[num_positions:]
+        else:
+            stream.unread = None
+            self._draw([stream], logits[None])
 
     def decode(self, streams: Sequence[SpeechStream]) -> None:
         """One more token for each stream; streams whose utterance ends are marked and lose their slot."""

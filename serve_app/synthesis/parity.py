@@ -141,7 +141,7 @@ def compare_fed_text(checkpoint: Checkpoint, upstream: Upstream, prompt_tokens: 
             else:
                 stage.feed(stream, np.array([token]))
         elif stream.unread is not None:
-            stage.prefill(stream)
+            stage.prefill(stream, 32)
         else:
             stage.decode([stream])
     ours = torch.stack(forced.logits).log_softmax(dim=-1)

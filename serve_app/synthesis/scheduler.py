@@ -4,8 +4,9 @@ Every listener has a playback clock: it started when its first sound left the en
 hand. The policy orders streams by urgency: listeners about to run dry, then listeners who have heard nothing yet, then
 the earliest deadline. The most urgent stream decides what kind of batch runs; every other stream that can use the same
 kind of batch joins it, because sharing a batch costs it nothing. Chunks that nobody waits for are not rendered one by
-one as they become ready: decoding goes on until somebody is in a hurry or a render batch is full. A stream whose text
-is still being written waits for it without a place in any order.
+one as they become ready: decoding goes on until somebody is in a hurry or a render batch is full. Prompts are read in
+pieces, and after each the order is made anew, so that a long one never stalls those who are listening. A stream whose
+text is still being written waits for it without a place in any order.
 """
 
 import itertools
@@ -87,16 +88,22 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Streams that take the same kind of step together, most urgent first."""
+    """Streams that take the same kind of step together, most urgent first.
+
+    positions: most positions of its prompt and text that each stream reads in a prefill. Always the same, whatever the
+        company, so that a stream's numbers do not depend on it.
+    """
 
     work: Work
     stream_ids: tuple[int, ...]
+    positions: int
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Largest batches, chosen per device.
 
+    prefill_chunk: positions read at once; while a piece is read everybody else waits.
     render: on a CPU rendering two streams together takes twice as long, so an urgent one would wait for the other.
     token_lead: how far the language model may run ahead of the renderer.
     urgent_s: a listener with less audio than this in hand is about to run dry.
@@ -104,6 +111,7 @@ class Limits:
     """
 
     prefill: int = 1
+    prefill_chunk: int = 64
     decode: int = 64
     render: int = 1
     token_lead: int = 50
@@ -147,7 +155,7 @@ class Scheduler:
             decoding = self._joining(ordered, Work.DECODE)
             if decoding and len(joining) < self._limits.render:
                 work, joining = Work.DECODE, decoding
-        return Batch(work, joining)
+        return Batch(work, joining, self._limits.prefill_chunk)
 
     def wait_s(self, streams: Iterable[Progress], now_s: float) -> float | None:
         """Seconds until there is a batch to run: 0 for now, None while no open stream can go on by itself."""

@@ -27,6 +27,8 @@ MADE_UP_COSTS = {
 CHUNK_TOKENS = 25
 LOOKAHEAD_TOKENS = 3
 SECONDS_PER_TOKEN = 0.04
+PROMPT_POSITIONS = 130
+"""A clip of 3.5 s, its transcript and a sentence."""
 HELD_BACK_S = 0.32
 """Audio that the vocoder holds back until its right context is there: 16 frames."""
 
@@ -97,6 +99,8 @@ class Replica:
             batch = self.scheduler.next_batch((s.progress for s in self.streams.values()), self.now_s)
             assert batch is not None
             cost_s = self.costs.of(batch.work, len(batch.stream_ids))
+            if batch.work is Work.PREFILL:  # the table has whole prompts
+                cost_s *= min(batch.positions, self.streams[batch.stream_ids[0]].progress.unread) / PROMPT_POSITIONS
             self.now_s += cost_s
             self.busy_s += cost_s
             for stream_id in batch.stream_ids:
@@ -104,8 +108,10 @@ class Replica:
                 if batch.work is Work.RENDER:
                     if stream.render(self.now_s):
                         ended.append(self.streams.pop(stream_id))
-                else:
-                    stream.progress.unread = 0
+                    continue
+                if batch.work is Work.PREFILL:
+                    stream.progress.unread = max(0, stream.progress.unread - batch.positions)
+                if not stream.progress.unread:
                     stream.take_token()
         self.now_s = max(self.now_s, until_s)
         return ended
@@ -149,7 +155,8 @@ def simulate(costs: StepCosts, limits: Limits, replicas: int, workload: Workload
         if not replica.capacity.admits(len(replica.streams)):
             refused += 1
             continue
-        replica.streams[stream_id] = VirtualStream(Progress(stream_id, Playback(arrival_s), 0), num_tokens, pad)
+        progress = Progress(stream_id, Playback(arrival_s), 0, unread=PROMPT_POSITIONS)
+        replica.streams[stream_id] = VirtualStream(progress, num_tokens, pad)
     busy_s = sum(replica.busy_s for replica in fleet)
     for replica in fleet:
         ended += replica.advance(float("inf") if replica.streams else last_arrival_s)

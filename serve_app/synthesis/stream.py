@@ -52,6 +52,7 @@ class SpeechStream:
     slot: the language model's cache slot; None after the last token.
     position: entries of that slot already written.
     unread: [S, hidden], what the language model reads before it draws its next token; None while it decodes.
+    reading_s: seconds spent on reading the prompt so far; None once it is read.
     unread_speech: the newest speech token where it waits to be read together with fed text, else empty.
     outputs: everything drawn so far, fill tokens included and the stop token excluded.
     tokens: the speech tokens of it.
@@ -72,6 +73,7 @@ class SpeechStream:
     slot: int | None = None
     position: int = 0
     unread: Tensor | None = None
+    reading_s: float | None = 0.0
     unread_speech: tuple[int, ...] = ()
     outputs: list[int] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)

@@ -181,3 +181,13 @@ def test_speed_changes_the_length_and_not_the_words(engine: StreamingEngine, spe
     assert spoken.num_tokens == plain.num_tokens
     assert abs(len(spoken.samples) - len(plain.samples) / speed) < 480, "to one mel frame"
     engine.check()
+
+
+def test_a_prompt_read_in_pieces_gives_what_it_gives_whole(checkpoint: Checkpoint) -> None:
+    spoken = []
+    for prefill_chunk in (1000, 64, 7):
+        config = SynthesisConfig(max_streams=1, max_positions=1024, prefill_chunk=prefill_chunk)
+        spoken.append(speak_alone(StreamingEngine(checkpoint, config), 12))
+    assert len(spoken[0].samples) > 0
+    for other in spoken[1:]:
+        np.testing.assert_allclose(other.samples, spoken[0].samples, atol=1e-4)

@@ -97,3 +97,56 @@ def test_a_listener_far_ahead_waits_until_its_lead_is_used_up() -> None:
     assert scheduler.next_batch([ahead], now_s=2.0) is not None
     assert scheduler.wait_s([ahead, silent(2, 0.0)], now_s=1.0) == 0.0
     assert scheduler.wait_s([], now_s=1.0) is None
+
+
+def longest_silence_s(prefill_chunk: int) -> float:
+    """What a listener with half a second in hand misses while a prompt of 640 positions, one second of work, is read.
+
+    A decode step takes 10 ms, a chunk of 15 tokens 50 ms.
+    """
+    scheduler = Scheduler(Limits(prefill_chunk=prefill_chunk, urgent_s=0.3))
+    listener, newcomer = playing(1, 0.5, tokens_needed=15), silent(2, 0.0, unread=640)
+    now_s, silence_s = 0.0, 0.0
+    while newcomer.unread:
+        batch = scheduler.next_batch([listener, newcomer], now_s)
+        assert batch is not None
+        if batch.work is Work.PREFILL:
+            now_s += batch.positions / 640
+            newcomer.unread = max(0, newcomer.unread - batch.positions)
+        elif batch.work is Work.DECODE:
+            now_s += 0.01
+            listener.tokens_needed -= 1
+        else:
+            now_s += 0.05
+            silence_s = max(silence_s, now_s - listener.playback.dry_at_s())
+            listener.playback.deliver(1.0, now_s)
+            listener.tokens_needed = 15
+    return max(silence_s, now_s - listener.playback.dry_at_s())
+
+
+def test_a_long_prompt_that_is_read_in_pieces_leaves_nobody_without_sound() -> None:
+    assert longest_silence_s(prefill_chunk=32) == 0
+    assert longest_silence_s(prefill_chunk=640) > 0.4
+
+
+def test_a_stream_that_waits_for_text_renders_what_it_has_and_then_takes_no_part() -> None:
+    scheduler, waiting = Scheduler(Limits()), playing(1, -5.0, tokens_needed=0)
+    waiting.waiting = True
+    batch = scheduler.next_batch([waiting], 0.0)
+    assert batch is not None and batch.work is Work.RENDER
+    waiting.tokens_needed = 20
+    assert scheduler.next_batch([waiting], 0.0) is None and scheduler.wait_s([waiting], 0.0) is None
+    other = playing(2, 1.0)
+    batch = scheduler.next_batch([waiting, other], 0.0)
+    assert batch is not None and batch.stream_ids == (2,)
+    assert scheduler.wait_s([waiting, other], 0.0) == 0.0
+
+
+def test_a_listener_who_ran_dry_goes_on_from_the_next_sound() -> None:
+    playback = Playback(0.0)
+    playback.deliver(1.0, now_s=1.0)
+    assert playback.dry_at_s() == 2.0
+    playback.deliver(1.0, now_s=1.5)
+    assert playback.dry_at_s() == 3.0
+    playback.deliver(0.5, now_s=10.0)
+    assert playback.dry_at_s() == 10.5
