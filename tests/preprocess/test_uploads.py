@@ -1,4 +1,4 @@
-"""What is uploaded over HTTP, as a voice or with a request, to the real intake: one clear 400, soon, in little memory."""
+"""Uploads over HTTP, as a voice or with a request, to the real intake: one clear 400, soon, in little memory."""
 
 import asyncio
 import base64
