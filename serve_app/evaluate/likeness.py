@@ -19,7 +19,7 @@ _SIZE = 256
 _FRAMES, _STEP = 160, 77
 """Of each part that is embedded, and from one part to the next (Resemblyzer's 1.3 parts a second)."""
 _LEVEL = 10 ** (-30 / 20)
-"""Root mean square that quiet clips are raised to."""
+"""Root mean square that every clip is brought to: the mel is not logarithmic, and loudness is not a voice."""
 
 
 class SpeakerEncoder:
@@ -37,7 +37,7 @@ class SpeakerEncoder:
     def embed(self, samples: Float32Array, rate_hz: int) -> Float32Array:
         """float32 [S] -> float32 [256]: the mean over parts of 1.6 s, the last one filled up with silence."""
         low = np.asarray(soxr.resample(samples, rate_hz, _RATE_HZ), np.float32)
-        low = low * max(1.0, _LEVEL / max(1e-6, float(np.sqrt(np.mean(low**2)))))
+        low = low * (_LEVEL / max(1e-6, float(np.sqrt(np.mean(low**2)))))
         mel = self._mel(low)
         starts = [s for s in range(0, max(1, len(mel)), _STEP) if s == 0 or len(mel) - s >= 0.75 * _FRAMES]
         padded = np.pad(mel, ((0, _FRAMES), (0, 0)))
