@@ -116,6 +116,9 @@ class SynthesisConfig(LiveSynthesisConfig):
     min_token_text_ratio: float = Field(default=2, ge=0)
     max_token_text_ratio: float = Field(default=20, gt=0)
     """Bounds of an utterance: speech tokens for each text token (upstream's names and values)."""
+    retry_s: float = Field(default=3.0, ge=0)
+    """A sentence on which the model gets stuck before its listener hears of it is tried once more, from another seed,
+    if it was begun no longer ago than this."""
     first_hop_tokens: int = Field(default=12, ge=1, le=25)
     """Speech tokens (40 ms each) of the first chunk: a voice's prompt is cut, from its start, so that it ends this many
     tokens before a border of the flow's chunks. Fewer sound earlier, and leave less audio in hand."""
