@@ -81,7 +81,7 @@ class ChunkInputs:
 class Chunks(Protocol):
     """Where the pasts of the streams lie, and how a chunk is computed over them."""
 
-    def open(self, *, poison: bool) -> Kept: ...
+    def open(self, left_context: int | None, *, poison: bool) -> Kept: ...
 
     def render(self, kept: Sequence[Kept], inputs: ChunkInputs) -> Tensor:
         """-> [B, >= the longest chunk's frames, mel_bins]. Commits the chunk."""
@@ -121,6 +121,7 @@ class Flow(nn.Module):
     """The flow's weights, and the noise. All state is in the `FlowState` that is passed in.
 
     noise: [MAX_FRAMES, mel_bins].
+    left_context_chunks: a chunk sees so many before it; None: all of them, which alone is exact.
     """
 
     def __init__(self, dims: FlowDims, tensors: Mapping[str, Tensor]) -> None:
@@ -141,6 +142,7 @@ class Flow(nn.Module):
             tensors["spk_embed_affine_layer.weight"], tensors["spk_embed_affine_layer.bias"]
         )
         self.noise = frozen(draw_noise(dims.mel_bins).to(self.speaker_projection.weight))
+        self.left_context_chunks: int | None = None
         self.chunks: Chunks = RaggedChunks(self)
 
     @classmethod
@@ -162,7 +164,7 @@ class Flow(nn.Module):
         if prompt_mel.shape != expected:
             raise ValueError(f"{len(prompt_ids)} prompt tokens need a mel of {expected}, not {tuple(prompt_mel.shape)}")
         projected = self.speaker_projection(F.normalize(speaker.to(like), dim=0))
-        state = FlowState(projected, prompt_mel.to(like), self.chunks.open(poison=poison))
+        state = FlowState(projected, prompt_mel.to(like), self.chunks.open(self.left_context_chunks, poison=poison))
         window = dims.chunk_tokens + dims.lookahead
         while len(prompt_ids) - state.num_tokens >= window:
             self.render([state], [prompt_ids[state.num_tokens : state.num_tokens + window]])
@@ -258,8 +260,8 @@ class RaggedChunks:
         self._encoder, self._estimator, self._solve = flow.encoder, flow.estimator, flow.solve
         self._ratio = flow.dims.token_mel_ratio
 
-    def open(self, *, poison: bool) -> RaggedKept:
-        return RaggedKept(self._encoder.open(poison), self._estimator.open(poison))
+    def open(self, left_context: int | None, *, poison: bool) -> RaggedKept:
+        return RaggedKept(self._encoder.open(poison, left_context), self._estimator.open(poison, left_context))
 
     def render(self, kept: Sequence[Kept], inputs: ChunkInputs) -> Tensor:
         own = [stream for stream in kept if isinstance(stream, RaggedKept)]

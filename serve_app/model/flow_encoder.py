@@ -107,11 +107,11 @@ class FlowEncoder(nn.Module):
         self.token_shape = ContextShape(encoder.num_blocks, 1, 1, heads, head_dim, dims.chunk_tokens)
         self.frame_shape = ContextShape(encoder.num_up_blocks, 1, 1, heads, head_dim, dims.chunk_frames)
 
-    def open(self, poison: bool) -> EncoderState:
+    def open(self, poison: bool, max_chunks: int | None = None) -> EncoderState:
         like = self.projection.weight
         return EncoderState(
-            tokens=Context.empty(self.token_shape, like, poison),
-            frames=Context.empty(self.frame_shape, like, poison),
+            tokens=Context.empty(self.token_shape, like, poison, max_chunks),
+            frames=Context.empty(self.frame_shape, like, poison, max_chunks),
             lookahead_tail=like.new_zeros((1, 1, self.lookahead_causal_conv.tail_width)),
             upsample_tail=like.new_zeros((1, 1, self.upsample_conv.tail_width)),
         )

@@ -220,8 +220,9 @@ class Estimator(nn.Module):
     def dtype(self) -> torch.dtype:
         return self.final_proj.weight.dtype
 
-    def open(self, poison: bool) -> EstimatorState:
-        return EstimatorState(Context.empty(self.context_shape, self.final_proj.weight, poison), self.new_tails())
+    def open(self, poison: bool, max_chunks: int | None = None) -> EstimatorState:
+        context = Context.empty(self.context_shape, self.final_proj.weight, poison, max_chunks)
+        return EstimatorState(context, self.new_tails())
 
     def new_tails(self) -> Tensor:
         """[steps, rows, width]: the state of the convolutions of a new stream."""

@@ -33,12 +33,14 @@ def bucket(count: int, sizes: Sequence[int]) -> int:
 class PagedKept:
     """The past of one stream.
 
-    pages: in order; the last one is partly filled once the stream has ended. num_tokens: in these pages.
+    pages: in order; the last one is partly filled once the stream has ended.
+    left_context: how many pages before its own a chunk sees; None: all.
     tails: [steps, rows, width] of the estimator, [1, width] of the encoder's two convolutions.
     """
 
     pool: PagePool
     page_bytes: int
+    left_context: int | None
     tails: tuple[Tensor, Tensor, Tensor]
     pages: list[int] = field(default_factory=list)
 
@@ -51,7 +53,14 @@ class PagedKept:
         self.pool.share(self.pages)
         estimator, lookahead, upsample = self.tails
         tails = (estimator.clone(), lookahead.clone(), upsample.clone())
-        return PagedKept(self.pool, self.page_bytes, tails, list(self.pages))
+        return PagedKept(self.pool, self.page_bytes, self.left_context, tails, list(self.pages))
+
+    def extend(self) -> None:
+        """A page for one more chunk; those that nobody of this stream will see again go back."""
+        self.pages.append(self.pool.take())
+        if self.left_context is not None and len(self.pages) > self.left_context + 1:
+            self.pool.give_back(self.pages[: -self.left_context - 1])
+            self.pages = self.pages[-self.left_context - 1 :]
 
     def close(self) -> None:
         self.pool.give_back(self.pages)
@@ -83,7 +92,7 @@ class PagedChunks:
     def device(self) -> torch.device:
         return self._flow.noise.device
 
-    def open(self, *, poison: bool) -> PagedKept:
+    def open(self, left_context: int | None, *, poison: bool) -> PagedKept:
         """poison: see the constructor."""
         encoder = self._flow.encoder
         like = encoder.projection.weight
@@ -92,7 +101,7 @@ class PagedChunks:
             like.new_zeros((1, encoder.lookahead_causal_conv.tail_width)),
             like.new_zeros((1, encoder.upsample_conv.tail_width)),
         )
-        return PagedKept(self.pool, self._page_bytes, tails)
+        return PagedKept(self.pool, self._page_bytes, left_context, tails)
 
     def render(self, kept: Sequence[Kept], inputs: ChunkInputs) -> Tensor:
         """Raises IndexError, with nothing changed, when there are fewer free pages than streams."""
@@ -100,7 +109,7 @@ class PagedChunks:
         if self.pool.num_free < len(own):
             raise IndexError(f"{len(own)} chunks need as many pages of the flow, and {self.pool.num_free} are free")
         for stream in own:
-            stream.pages.append(self.pool.take())
+            stream.extend()
         batch = bucket(len(own), BATCH_BUCKETS)
         context = bucket(max(len(stream.pages) for stream in own), CONTEXT_BUCKETS)
         idle = batch - len(own)
@@ -121,7 +130,7 @@ class PagedChunks:
         """Runs every bucket once, with padding alone: what captures graphs captures them now."""
         for batch in (size for size in BATCH_BUCKETS if size <= bucket(max_streams, BATCH_BUCKETS)):
             for context in (size for size in CONTEXT_BUCKETS if size <= bucket(max_context, CONTEXT_BUCKETS)):
-                new, dims = self.open(poison=False), self._dims
+                new, dims = self.open(None, poison=False), self._dims
                 mel = self._flow.noise.new_zeros((batch, dims.chunk_frames, dims.mel_bins))
                 self._call(
                     self._ids((), batch),

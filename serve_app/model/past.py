@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from serve_app.model.layers import Context, ContextShape
 
 PositionScores = Callable[[Tensor, int, int], Tensor]
-"""(queries [B, heads, T, head_dim], position of the first one, number of keys) -> [B, heads, T, keys], to be added."""
+"""(queries [B, heads, T, head_dim], keys before the first one, number of keys) -> [B, heads, T, keys], to be added."""
 
 
 class Past(Protocol):
@@ -41,7 +41,7 @@ class RaggedPast:
         for part, context, count in zip(qkv.chunk(len(self.contexts)), self.contexts, self.num_valid, strict=True):
             keys, values = context.extend(layer, step, part[:, :, 1:], count)
             queries = part.select(2, 0).transpose(1, 2)
-            bias = None if score is None else score(queries, context.length, keys.shape[2])
+            bias = None if score is None else score(queries, keys.shape[2] - count, keys.shape[2])
             outputs.append(F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias).transpose(1, 2))
         return (outputs[0] if len(outputs) == 1 else torch.cat(outputs)).flatten(2)
 

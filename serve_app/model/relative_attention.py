@@ -77,7 +77,7 @@ class RelativeLayer(nn.Module):
         return x
 
     def _score_positions(self, queries: Tensor, start: int, num_keys: int) -> Tensor:
-        """queries: [B, heads, T, head_dim] at positions start.. -> [B, heads, T, num_keys], scaled."""
+        """queries: [B, heads, T, head_dim] behind `start` keys -> [B, heads, T, num_keys], scaled."""
         num_streams, num_heads, num_queries, _ = queries.shape
         end = start + num_queries
         table = self._distances(end)

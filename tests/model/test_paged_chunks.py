@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from serve_app.model.flow import Flow
-from serve_app.model.paged_chunks import FixedCall, PagedChunks, PagedKept, bucket
+from serve_app.model.paged_chunks import FixedCall, PagedChunks, PagedKept, bucket, page_bytes
 from serve_app.model.toy_checkpoint import Draw, flow_tensors
 from tests.model.test_flow import BOUND, CHUNK, Utterance
 from tests.model.upstream_networks import FLOW_DIMS
@@ -80,6 +80,25 @@ def test_streams_of_one_voice_share_its_pages(tensors: dict[str, Tensor], ragged
         assert (torch.cat(utterance.stream(flow, stream)) - expected).abs().max() < BOUND
         stream.close()
     assert pages(flow).pool.num_free == 10
+
+
+@pytest.mark.parametrize("left_context", [1, 2])
+def test_a_bounded_context_is_flat_and_the_same_in_both_memories(tensors: dict[str, Tensor], left_context: int) -> None:
+    ragged, paged = Flow.from_tensors(FLOW_DIMS, tensors), paged_flow(tensors, 4)
+    exact, utterance = Flow.from_tensors(FLOW_DIMS, tensors), Utterance(28, 260)
+    ragged.left_context_chunks = paged.left_context_chunks = left_context
+    state, most = utterance.open(ragged), 0
+    mels = []
+    while state.num_tokens < len(utterance.ids):
+        mels += ragged.render([state], [utterance.window(state)])
+        most = max(most, state.num_bytes)
+    assert most < 4 * (left_context + 1) * page_bytes(ragged), "of 11 chunks"
+    other = utterance.open(paged)
+    assert (torch.cat(utterance.stream(paged, other)) - torch.cat(mels)).abs().max() < BOUND
+    whole = torch.cat(utterance.stream(exact, utterance.open(exact)))
+    deviation = (torch.cat(mels) - whole).abs()
+    assert deviation[: left_context * 2 * CHUNK].max() < BOUND, "the first chunks see everything"
+    assert deviation.max() > BOUND, "the setting is not exact, and is not called so"
 
 
 def test_without_a_free_page_nothing_changes(tensors: dict[str, Tensor]) -> None:
