@@ -103,6 +103,7 @@ class StreamingEngine:
         self._lengths = LengthRule(config.min_token_text_ratio, config.max_token_text_ratio)
         self._language = LanguageStage(model, cache, Sampler(dims.sampling), self._lengths)
         self._language_dims = dims.language_model
+        self._lookahead_tokens = dims.flow.lookahead
         flow = Flow.from_tensors(dims.flow, checkpoint.flow).to(device)
         vocoder = Vocoder.from_tensors(dims.vocoder, checkpoint.vocoder).to(device)
         self.prefixes = FlowPrefixCache(flow, config.flow_cache_mib * 2**20, config.first_hop_tokens)
@@ -236,6 +237,7 @@ class StreamingEngine:
         if batch.work is Work.PREFILL:
             for stream in streams:
                 if stream.flow is None:
+                    stream.started_s = self._clock()
                     self._render.open(stream)
                     # A pause goes out at once, so that it is in hand while the sound after it is made.
                     events.append(self._event(stream, silence(stream.utterance.pause_before_s)))
@@ -243,6 +245,8 @@ class StreamingEngine:
         else:
             self._language.decode(streams)
         for stream in streams:
+            if stream.stuck_from is not None and not stream.progress.generated:
+                self._unstick(stream)
             if stream.fault is not None:
                 events.append(self._failed(stream, stream.fault))
                 continue
@@ -250,6 +254,21 @@ class StreamingEngine:
             if stream.progress.generated:
                 events.append(self._event(stream, silence(0)))
         return events
+
+    def _unstick(self, stream: SpeechStream) -> None:
+        """One more try from another seed, if nobody has heard any of what was no speech and it is not too late.
+
+        Where it goes on depends on the tokens alone, so that a request repeats itself if it succeeds.
+        """
+        assert stream.stuck_from is not None and stream.flow is not None and stream.prompt_ids is not None
+        assert stream.started_s is not None
+        num_rendered = stream.flow.num_tokens + self._lookahead_tokens - len(stream.prompt_ids)
+        in_time = self._clock() - stream.started_s <= self._config.retry_s
+        unheard = stream.interleave is None and num_rendered <= stream.stuck_from
+        if in_time and unheard and not stream.retried:
+            self._language.retry(stream)
+        else:
+            stream.fault = GenerationFailed("the model got stuck on this text and said no more of it")
 
     def _rendered(self, streams: Sequence[SpeechStream]) -> list[StreamEvent]:
         events = []

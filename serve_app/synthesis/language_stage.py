@@ -10,9 +10,9 @@ from serve_app.errors import GenerationFailed, InputTooLong
 from serve_app.messages import Int32Array
 from serve_app.model.kv_cache import KVCache
 from serve_app.model.language_model import LanguageModel
-from serve_app.synthesis.guards import LengthRule, is_stuck
+from serve_app.synthesis.guards import LengthRule, stuck_from
 from serve_app.synthesis.interleave import Reading, Table
-from serve_app.synthesis.sampling import Draw, uniforms
+from serve_app.synthesis.sampling import Draw, uniforms, utterance_seed
 from serve_app.synthesis.stream import SpeechStream
 
 
@@ -48,9 +48,7 @@ class LanguageStage:
             stream.max_tokens = self._cache.max_positions
             self._read_on(stream)
             return
-        utterance = stream.utterance
-        text = np.concatenate((utterance.prefix_ids, utterance.text_ids))
-        self._will_read(stream, self._model.embed_prefix(_ids(text), _ids(utterance.speech_prefix_ids)))
+        self._will_read(stream, self._embed_prompt(stream))
 
     def feed(self, stream: SpeechStream, text_ids: Int32Array) -> None:
         """More text, int32 [T], for a fed stream; ignored once its end was declared."""
@@ -143,11 +141,40 @@ class LanguageStage:
             return
         stream.outputs.append(token)
         stream.tokens.append(token)
-        if len(stream.tokens) >= stream.max_tokens or is_stuck(stream.tokens):
+        stream.stuck_from = stuck_from(stream.tokens)
+        if len(stream.tokens) >= stream.max_tokens or self._is_said(stream):
             self._end(stream)
         elif more_text and interleave is not None and len(stream.outputs) == interleave.next_fill:
             stream.unread_speech = (token,)
             self._ask_for_text(stream)
+
+    def _is_said(self, stream: SpeechStream) -> bool:
+        """Whether a stuck stream has spoken its text: then it ends here, and the listener hears some silence or drone
+        after it, at most that of guards.py's window."""
+        if stream.stuck_from is None:
+            return False
+        if stream.interleave is None:
+            return self._lengths.is_said(stream.stuck_from, len(stream.utterance.text_ids))
+        return stream.interleave.complete and self._lengths.is_said(stream.stuck_from, stream.interleave.num_text)
+
+    def retry(self, stream: SpeechStream) -> None:
+        """Takes a stuck stream back to where it was speech, to go on from another seed. Not for fed text."""
+        assert stream.stuck_from is not None and stream.interleave is None
+        utterance = stream.utterance
+        num_prompt = 2 + len(utterance.prefix_ids) + len(utterance.text_ids) + len(utterance.speech_prefix_ids)
+        # The last entry that stays is read again, for its logits.
+        stream.position = num_prompt + stream.stuck_from - 1
+        del stream.tokens[stream.stuck_from :]
+        del stream.outputs[stream.stuck_from :]
+        if not stream.tokens:
+            self._will_read(stream, self._embed_prompt(stream)[-1:])
+        stream.seed = utterance_seed(stream.seed, 0)
+        stream.retried, stream.stuck_from = True, None
+
+    def _embed_prompt(self, stream: SpeechStream) -> Tensor:
+        utterance = stream.utterance
+        text = np.concatenate((utterance.prefix_ids, utterance.text_ids))
+        return self._model.embed_prefix(_ids(text), _ids(utterance.speech_prefix_ids))
 
     def _ask_for_text(self, stream: SpeechStream) -> None:
         """The model has spoken as much as the text that it has read allows."""

@@ -47,7 +47,7 @@ class SpeechStream:
     """State of one utterance, from `Engine.open` to `Engine.close`.
 
     min_tokens: stop tokens are masked before this many speech tokens.
-    max_tokens: generation ends here at the latest.
+    max_tokens: generation ends here at the latest, as if the model had ended it: the listener gets all of it.
     interleave: the text of a fed utterance; None when the text is known whole.
     slot: the language model's cache slot; None after the last token.
     position: entries of that slot already written.
@@ -56,6 +56,9 @@ class SpeechStream:
     unread_speech: the newest speech token where it waits to be read together with fed text, else empty.
     outputs: everything drawn so far, fill tokens included and the stop token excluded.
     tokens: the speech tokens of it.
+    stuck_from: how many of the tokens are speech, when the model is stuck and what follows is none.
+    started_s: clock time at which the model began to read; None before.
+    retried: it was stuck before, and draws from another seed since.
     fault: why the stream must end now.
     prompt_ids: int64 [P], the voice's speech tokens that the flow starts with.
     flow, stretch, vocoder: rendering state, None before the prompt is read.
@@ -77,6 +80,9 @@ class SpeechStream:
     unread_speech: tuple[int, ...] = ()
     outputs: list[int] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
+    stuck_from: int | None = None
+    started_s: float | None = None
+    retried: bool = False
     fault: SpeechError | None = None
     prompt_ids: Tensor | None = None
     flow: FlowState | None = None
