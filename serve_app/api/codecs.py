@@ -1,6 +1,7 @@
 """The compressed formats, encoded in process by ffmpeg's libraries: no program is started and no file is written."""
 
 import io
+import math
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -19,6 +20,8 @@ class Codec:
 
     bit_rates: up to 24 kHz, and above; 0 where a codec has none.
     lead_packets: packets at the start, up to 24 kHz, that hold nothing but the encoder's delay; they are not sent.
+    delay_samples: by which encoder and decoder are late together, less a millisecond or two; a packet at the end that
+    begins later than the sound ends is not sent. 0 where the container tells all this.
     """
 
     container: str
@@ -28,15 +31,16 @@ class Codec:
     codec_options: tuple[tuple[str, str], ...] = ()
     container_options: tuple[tuple[str, str], ...] = ()
     lead_packets: int = 0
+    delay_samples: int = 0
 
 
 # LAME delays by 576 samples, one frame up to 24 kHz, and decoders by 529 more. Files tell their player so in a first
 # frame that also states their length, which a stream cannot; instead the frame of delay is left out. Without the bit
 # reservoir no later frame needs it.
-MP3 = Codec("mp3", "libmp3lame", "fltp", (64_000, 96_000), (("reservoir", "0"),), (("id3v2_version", "0"),), 1)
+MP3 = Codec("mp3", "libmp3lame", "fltp", (64_000, 96_000), (("reservoir", "0"),), (("id3v2_version", "0"),), 1, 1045)
 # 60 ms pages: the default of one second would hold the first sound back for as long
 OPUS = Codec("ogg", "libopus", "flt", (48_000, 64_000), (("frame_duration", "20"),), (("page_duration", "60000"),))
-AAC = Codec("adts", "aac", "fltp", (64_000, 96_000))
+AAC = Codec("adts", "aac", "fltp", (64_000, 128_000))
 FLAC = Codec("flac", "flac", "s16", (0, 0))
 
 
@@ -70,7 +74,10 @@ class Track:
         self.sample_format = codec.sample_format
         self.rate_hz = rate_hz
         self.num_samples = 0
-        self.num_unsent = codec.lead_packets if rate_hz <= 24_000 else 0
+        self.num_packets = 0
+        self.first_packet = codec.lead_packets if rate_hz <= 24_000 else 0
+        self.end_packet = math.inf
+        self.delay_samples = codec.delay_samples
 
     def write(self, samples: Float32Array) -> None:
         """samples: float32 [S]; saturated at full scale."""
@@ -88,15 +95,16 @@ class Track:
         self.mux(frame)
 
     def finish(self) -> None:
+        if self.delay_samples:
+            self.end_packet = math.ceil((self.num_samples + self.delay_samples) / self.stream.frame_size)
         self.mux(None)
         self.container.close()
 
     def mux(self, frame: av.AudioFrame | None) -> None:
         for packet in self.stream.encode(frame):
-            if self.num_unsent:
-                self.num_unsent -= 1
-            else:
+            if self.first_packet <= self.num_packets < self.end_packet:
                 self.container.mux(packet)
+            self.num_packets += 1
 
 
 class CodecEncoder:

@@ -10,8 +10,13 @@ from serve_app.api.resample import Resampler
 from serve_app.api.schema import AudioFormat
 from serve_app.messages import SAMPLE_RATE_HZ, Float32Array
 
-OPUS_RATES_HZ = {22_050: 24_000, 44_100: 48_000}
-"""Opus knows only divisors of 48 kHz: the next rate above is used."""
+OTHER_RATES_HZ: dict[AudioFormat, dict[int, int]] = {
+    "mp3": {8_000: 24_000, 16_000: 24_000},
+    "aac": {8_000: 48_000, 16_000: 48_000, 22_050: 44_100, 24_000: 48_000},
+    "opus": {22_050: 24_000, 44_100: 48_000},
+}
+"""Rates at which a format is made at another. A stream of MP3 or ADTS cannot say that its first frame is the codec's
+delay and how full its last one is: at these rates that would be more than 50 ms. Opus knows only divisors of 48 kHz."""
 
 
 class Encoder(Protocol):
@@ -39,7 +44,7 @@ def encoder_for(audio_format: AudioFormat, sample_rate_hz: int) -> Encoder:
 
 def encoded_rate_hz(audio_format: AudioFormat, sample_rate_hz: int) -> int:
     """The rate a client gets when it asks for `sample_rate_hz`."""
-    return OPUS_RATES_HZ.get(sample_rate_hz, sample_rate_hz) if audio_format == "opus" else sample_rate_hz
+    return OTHER_RATES_HZ.get(audio_format, {}).get(sample_rate_hz, sample_rate_hz)
 
 
 def content_type(audio_format: AudioFormat, rate_hz: int) -> str:
