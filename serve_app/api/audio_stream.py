@@ -30,11 +30,10 @@ async def spoken_samples(
 ) -> AsyncGenerator[Float32Array, None]:
     """Chunks of float32 [S], S > 0, finite; at least one.
 
-    timeline: is told of every chunk before it is given out. Errors: `GenerationFailed`, and the service's own.
+    timeline: of this request; it is told of every chunk before that is given out.
+    Errors: `GenerationFailed`, and the service's own.
     """
     usage.input_tokens += sum(len(utterance.text_ids) for utterance in prepared.utterances)
-    if timeline is not None:
-        timeline.begin(prepared)
     async with aclosing(samples_of(service.speak(prepared), usage, timeline)) as spoken:
         async for samples in spoken:
             yield samples

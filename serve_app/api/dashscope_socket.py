@@ -2,6 +2,7 @@
 
     run-task -> task-started (before any model work) ... continue-task* -> binary frames ... finish-task -> the rest of
     the audio -> task-finished; or task-failed{error_code, error_message} at any time. The next run-task may follow.
+    After the audio of each sentence: result-generated, of type sentence-end, with its times; `words` stays empty.
 
 Read from dashscope 2.0.2, `audio/tts_v2/speech_synthesizer.py`: `input.flush` in a continue-task, and
 `input.directive: cancel` in a finish-task, are its flush and its barge-in.
@@ -26,6 +27,7 @@ from serve_app.api.presence import finish
 from serve_app.api.schema import AudioFormat, SideText, SpeechSettings, parse_json, speech_request
 from serve_app.api.service import SpeechService
 from serve_app.api.text_feed import TextFeed
+from serve_app.api.timings import Timeline, Timing
 from serve_app.config import ApiConfig, TextStreaming
 from serve_app.errors import InputTooLong, SpeechError
 from serve_app.messages import SpeechRequest
@@ -201,10 +203,13 @@ class DashscopeSession:
         encoder = encoder_for(task.audio_format, task.sample_rate_hz)
         try:
             patience_s = self.config.socket_input_s
-            audio = fed_parts(self.service, task.request, task.feed, encoder, Usage(), patience_s, task.gain)
+            timeline = Timeline()
+            audio = fed_parts(self.service, task.request, task.feed, encoder, Usage(), patience_s, task.gain, timeline)
             async with aclosing(audio) as parts:
                 async for part in parts:
                     await self.frames.send_audio(part)
+                    await self.report_sentences(task, timeline)
+            await self.report_sentences(task, timeline)
             self.task = None
             await self.frames.send(finished(task))
         except ClientLeft:
@@ -216,6 +221,10 @@ class DashscopeSession:
                 logger.error("task %s failed: %s", self.identifier, error, exc_info=None if foreseen else error)
             self.task = None
             await self.tell_failure(task.id, error_code(error), message_of(error, row))
+
+    async def report_sentences(self, task: Task, timeline: Timeline) -> None:
+        for timing in timeline.take():
+            await self.frames.send(sentence_end(task, timing))
 
     async def fail(self, task_id: str, code: str, message: str) -> None:
         """End the running task, if it is that one, and say why."""
@@ -237,6 +246,21 @@ class DashscopeSession:
 
 def event(task_id: str, name: str) -> dict[str, Any]:
     return {"header": {"task_id": task_id, "event": name, "attributes": {}}, "payload": {}}
+
+
+def sentence_end(task: Task, timing: Timing) -> dict[str, Any]:
+    """Times in milliseconds, places in the task's text, as the words of this protocol have them."""
+    sentence = {
+        "index": timing.index,
+        "words": [],
+        "begin_index": timing.text_start,
+        "end_index": timing.text_end,
+        "begin_time": round(1000 * timing.start_s),
+        "end_time": round(1000 * timing.end_s),
+    }
+    body = event(task.id, "result-generated")
+    body["payload"] = {"output": {"type": "sentence-end", "sentence": sentence, "original_text": timing.text}}
+    return body
 
 
 def finished(task: Task) -> dict[str, Any]:

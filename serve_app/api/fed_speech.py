@@ -21,6 +21,7 @@ from serve_app.api.presence import finish
 from serve_app.api.schema import clean_text, is_speakable
 from serve_app.api.service import SpeechService
 from serve_app.api.text_feed import MIN_PIECE_LETTERS, Sentence, TextFeed
+from serve_app.api.timings import Said, Timeline
 from serve_app.messages import AudioChunk, FedText, Float32Array, PreparedSpeech, SpeakingReplica, SpeechRequest
 
 WINDOW_CHARACTERS = 600
@@ -43,14 +44,16 @@ async def fed_parts(
     usage: Usage,
     patience_s: float,
     gain: float = 1.0,
+    timeline: Timeline | None = None,
 ) -> AsyncGenerator[bytes, None]:
     """The parts of one file that says all sentences in order; nothing at all if none of them can be spoken.
 
     request: all but the text. patience_s: how long a sentence that is being spoken waits for its next word. gain:
-    factor on the samples; encoders saturate what gets too loud. Errors: those of the service, for any sentence.
+    factor on the samples; encoders saturate what gets too loud. timeline: knows of each sentence once its last part is
+    out; places are those in all the text of `feed`. Errors: those of the service, for any sentence.
     """
     begun = False
-    async with aclosing(fed_samples(service, request, feed, usage, patience_s)) as spoken:
+    async with aclosing(fed_samples(service, request, feed, usage, patience_s, timeline)) as spoken:
         async for samples in spoken:
             if not begun:
                 begun = True
@@ -63,11 +66,12 @@ async def fed_parts(
 class Turn:
     """One request, from the writer to the speaker.
 
-    replica: who speaks a fed one, known once it does. fault: why the writer cannot feed it any more.
+    said: what it says; of a fed one more as it comes. replica: who speaks a fed one, known once it does. fault: why the
+    writer cannot feed it any more.
     """
 
-    def __init__(self, prepared: PreparedSpeech) -> None:
-        self.prepared = prepared
+    def __init__(self, said: Said) -> None:
+        self.said = said
         self.replica: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.fault: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
 
@@ -77,7 +81,12 @@ Turns = asyncio.Queue[Turn | Exception | None]
 
 
 async def fed_samples(
-    service: SpeechService, request: SpeechRequest, feed: TextFeed, usage: Usage, patience_s: float
+    service: SpeechService,
+    request: SpeechRequest,
+    feed: TextFeed,
+    usage: Usage,
+    patience_s: float,
+    timeline: Timeline | None = None,
 ) -> AsyncGenerator[Float32Array, None]:
     """Chunks of float32 [S], S > 0. Closing it at any moment ends the writer and frees the stream."""
     turns: Turns = asyncio.Queue(maxsize=1)
@@ -86,20 +95,24 @@ async def fed_samples(
         while (turn := await turns.get()) is not None:
             if isinstance(turn, Exception):
                 raise turn
-            if turn.prepared.fed:
-                spoken = samples_of(fed_chunks(service, turn), usage)
+            if timeline is not None:
+                timeline.begin(turn.said)
+            if turn.said.prepared.fed:
+                spoken = samples_of(fed_chunks(service, turn), usage, timeline)
             else:
-                spoken = spoken_samples(service, turn.prepared, usage)
+                spoken = spoken_samples(service, turn.said.prepared, usage, timeline)
             async with aclosing(spoken):
                 async for samples in spoken:
                     yield samples
+            if timeline is not None and turn.said.prepared.fed:
+                timeline.end()
     finally:
         await finish(writer)
 
 
 async def fed_chunks(service: SpeechService, turn: Turn) -> AsyncGenerator[AudioChunk, None]:
     """What a fed request gives. It ends with its writer's fault: without text it would wait for ever."""
-    async with aclosing(service.speak_fed(turn.prepared)) as items:
+    async with aclosing(service.speak_fed(turn.said.prepared)) as items:
         while (item := await next_item(items, turn.fault)) is not None:
             if isinstance(item, SpeakingReplica):
                 turn.replica.set_result(item.replica_id)
@@ -144,6 +157,7 @@ class Writer:
         self.usage = usage
         self.patience_s = patience_s
         self.turns = turns
+        self.num_written = 0
 
     async def write_all(self) -> None:
         """Raises nothing: the speaker does, when it has said everything before."""
@@ -152,6 +166,7 @@ class Writer:
                 start = 0
                 while not sentence.whole or start < len(sentence.text):
                     start += await self.write(sentence, start)
+                self.num_written += len(sentence.text)
         except Exception as error:  # noqa: BLE001
             await self.turns.put(error)
         else:
@@ -160,11 +175,11 @@ class Writer:
     async def write(self, sentence: Sentence, start: int) -> int:
         """One request, or one step towards it, from `start` in a sentence -> how many characters it says."""
         if sentence.whole:
-            return await self.say(sentence.text[start:])
+            return await self.say(sentence, start)
         text, final = window(sentence, start)
         if final and not is_speakable(text):
             await sentence.until(float("inf"))
-            return await self.say(sentence.text[start:])
+            return await self.say(sentence, start)
         if final or (_WORD_BEGUN.search(text) and sum(map(str.isalpha, text)) >= MIN_PIECE_LETTERS):
             # another connection may have chosen the same id
             identifier = f"{self.request.request_id}-{secrets.token_hex(4)}"
@@ -174,17 +189,18 @@ class Writer:
         await sentence.until(start + len(text) + 1)
         return 0
 
-    async def say(self, piece: str) -> int:
-        """A complete piece of text, if there is anything to say in it."""
-        text = clean_text(piece)
-        if is_speakable(text):
-            await self.turns.put(Turn(await self.service.prepare(replace(self.request, text=text))))
-        self.feed.taken(len(piece))
-        return len(piece)
+    async def say(self, sentence: Sentence, start: int) -> int:
+        """The rest of a whole sentence, if there is anything to say in it."""
+        text = sentence.text[start:]
+        if is_speakable(clean_text(text)):
+            prepared = await self.service.prepare(replace(self.request, text=text))
+            await self.turns.put(Turn(Said(prepared, text, self.num_written + start)))
+        self.feed.taken(len(text))
+        return len(text)
 
     async def say_as_it_comes(self, prepared: PreparedSpeech, sentence: Sentence, start: int) -> int:
         """The sentence from `start`, as far as it fits into one utterance."""
-        turn = Turn(prepared)
+        turn = Turn(Said(prepared, sentence.text[start:], self.num_written + start))
         await self.turns.put(turn)
         try:
             return await self.feed_turn(turn, sentence, start)
@@ -193,8 +209,9 @@ class Writer:
             raise
 
     async def feed_turn(self, turn: Turn, sentence: Sentence, start: int) -> int:
-        (utterance,) = turn.prepared.utterances
-        request_id = turn.prepared.request_id
+        prepared = turn.said.prepared
+        (utterance,) = prepared.utterances
+        request_id = prepared.request_id
         fed = FedText("", utterance.text_end, utterance.text_ids, normalize=self.request.normalize)
         self.feed.taken(fed.text_end)
         replica_id = await turn.replica
@@ -210,6 +227,8 @@ class Writer:
                 await self.service.feed(replica_id, request_id, given.ids)
             self.feed.taken(given.text_end - fed.text_end)
             fed = replace(fed, text_end=given.text_end, ids=np.concatenate((fed.ids, given.ids)))
+            turn.said.prepared = replace(prepared, utterances=(replace(utterance, text_end=fed.text_end),))
+            turn.said.text = text
             full = given.full
         await self.service.end_text(replica_id, request_id)
         self.usage.input_tokens += len(fed.ids)

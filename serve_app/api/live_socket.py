@@ -10,6 +10,8 @@ The client sends JSON frames, the server JSON and binary frames:
     session.close   the same without waiting for it
 
     audio.start     {"id", "response_format", "sample_rate"}; then binary frames, which joined are one file
+    audio.timing    {"id", "index", "text_start", "text_end", "text", "start_s", "end_s"} after each sentence, if
+                    session.config has timings: true; places are code points of all text since the last flush
     audio.done      {"id", "cancelled", "usage"}
     session.done
     error           {"error": {message, type, param, code}}; the connection lives on if the client can do better
@@ -18,7 +20,7 @@ The client sends JSON frames, the server JSON and binary frames:
 import asyncio
 import logging
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, Strict
@@ -36,6 +38,7 @@ from serve_app.api.schema import AudioFormat, SpeechSettings, parse_json, speech
 from serve_app.api.service import SpeechService
 from serve_app.api.speech import max_bytes_with_clip
 from serve_app.api.text_feed import TextFeed
+from serve_app.api.timings import Timeline
 from serve_app.config import ApiConfig
 from serve_app.errors import SpeechError
 from serve_app.messages import SAMPLE_RATE_HZ, SpeechRequest
@@ -59,6 +62,7 @@ class Stretch:
     audio_format: AudioFormat
     sample_rate_hz: int
     feed: TextFeed
+    timeline: Timeline | None = None
     usage: Usage = field(default_factory=Usage)
     started: bool = False
 
@@ -140,6 +144,7 @@ class LiveSession:
                 self.settings.response_format or "pcm",
                 self.settings.sample_rate or SAMPLE_RATE_HZ,
                 TextFeed(self.config.max_pending_characters, self.config.text_streaming),
+                Timeline() if self.settings.timings else None,
             )
             self.stretches.put_nowait(self.writing)
         return self.writing
@@ -177,11 +182,15 @@ class LiveSession:
     async def speak(self, stretch: Stretch) -> None:
         encoder = encoder_for(stretch.audio_format, stretch.sample_rate_hz)
         patience_s = self.config.socket_input_s
-        parts = fed_parts(self.service, stretch.request, stretch.feed, encoder, stretch.usage, patience_s)
+        parts = fed_parts(
+            self.service, stretch.request, stretch.feed, encoder, stretch.usage, patience_s, timeline=stretch.timeline
+        )
         async with aclosing(parts):
             async for part in parts:
                 await self.report_start(stretch)
                 await self.frames.send_audio(part)
+                await self.report_timings(stretch)
+        await self.report_timings(stretch)
         # also for a stretch without a word in it: its client waits for this
         await self.report_start(stretch)
         await self.report_done(stretch, cancelled=False)
@@ -193,6 +202,10 @@ class LiveSession:
         rate_hz = encoded_rate_hz(stretch.audio_format, stretch.sample_rate_hz)
         event = {"id": stretch.id, "response_format": stretch.audio_format, "sample_rate": rate_hz}
         await self.frames.send({"type": "audio.start", **event})
+
+    async def report_timings(self, stretch: Stretch) -> None:
+        for timing in stretch.timeline.take() if stretch.timeline is not None else ():
+            await self.frames.send({"type": "audio.timing", "id": stretch.id, **asdict(timing)})
 
     async def report_done(self, stretch: Stretch, cancelled: bool) -> None:
         event = {"id": stretch.id, "cancelled": cancelled, "usage": stretch.usage.json()}

@@ -17,7 +17,7 @@ ABOUT = """Text to speech with CosyVoice2, compatible with OpenAI's audio API.
 
 Two WebSockets, which OpenAPI cannot describe: `/v1/audio/speech/stream` takes JSON text frames `session.config`,
 `input.text`, `input.flush`, `input.done`, `input.cancel`, `session.close` and sends `audio.start`, binary audio,
-`audio.done`, `session.done`, `error`; `/api-ws/v1/inference` is DashScope's duplex protocol.
+`audio.timing`, `audio.done`, `session.done`, `error`; `/api-ws/v1/inference` is DashScope's duplex protocol.
 
 A failure after the first byte of audio breaks the chunked body; it never ends short audio cleanly."""
 

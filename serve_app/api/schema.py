@@ -76,7 +76,7 @@ class SpeechSettings(BaseModel):
         default=None, description="Put figures and signs into words, drop Markdown; true if absent."
     )
     timings: Annotated[bool, Strict()] | None = Field(
-        default=None, description="Also say when each sentence is heard; needs stream_format sse. False if absent."
+        default=None, description="Also say when each sentence is heard; over HTTP it needs stream_format sse."
     )
 
 

@@ -16,7 +16,7 @@ from serve_app.api.events import as_events
 from serve_app.api.presence import run_while_connected
 from serve_app.api.schema import SpeechOrder, parse_speech
 from serve_app.api.service import SpeechService
-from serve_app.api.timings import Timeline
+from serve_app.api.timings import Said, Timeline
 from serve_app.config import ApiConfig
 from serve_app.messages import PreparedSpeech
 
@@ -50,7 +50,9 @@ async def stream_audio(service: SpeechService, order: SpeechOrder, send: Send) -
     encoder = encoder_for(output.audio_format, output.sample_rate_hz)
     prepared = await service.prepare(order.request)
     stopwatch.lap("preprocess")
-    timeline = Timeline(order.request.text) if output.timings else None
+    timeline = Timeline() if output.timings else None
+    if timeline is not None:
+        timeline.begin(Said(prepared, order.request.text))
     async with aclosing(encoded_parts(service, prepared, encoder, usage, timeline)) as audio:
         parts = as_events(audio, usage, timeline) if output.server_sent_events else audio
         async with aclosing(parts):

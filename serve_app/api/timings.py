@@ -9,8 +9,8 @@ from serve_app.messages import SAMPLE_RATE_HZ, AudioChunk, PreparedSpeech
 class Timing:
     """One utterance: a sentence, a part of a long one, or several that are too short to be spoken alone.
 
-    text: request's text [text_start:text_end], in code points. start_s, end_s: seconds of the answer's audio at the
-    rate it is heard; pauses that were asked for belong to no utterance.
+    text: [text_start:text_end] of what the client wrote, in code points. start_s, end_s: seconds of the answer's audio;
+    pauses that were asked for belong to no utterance.
     """
 
     index: int
@@ -21,38 +21,48 @@ class Timing:
     end_s: float
 
 
+@dataclass(slots=True)
+class Said:
+    """What is being said, and where that was written.
+
+    prepared: its utterances' places are places in `text`, of which more may come. offset: where `text` begins in all
+    that the client wrote.
+    """
+
+    prepared: PreparedSpeech
+    text: str
+    offset: int = 0
+
+
 class Timeline:
     """Counts the samples of one answer, utterance by utterance."""
 
-    def __init__(self, text: str) -> None:
-        """text: what the places of the utterances refer to."""
-        self._text = text
+    def __init__(self) -> None:
         self._num_timings = 0
         self._num_samples = 0
-        self._prepared: PreparedSpeech | None = None
+        self._said: Said | None = None
         self._utterance: int | None = None
-        self._text_offset = 0
         self._started_at = 0
         self._finished: list[Timing] = []
 
-    def begin(self, prepared: PreparedSpeech, text_offset: int = 0) -> None:
-        """The chunks that follow belong to it. text_offset: where in the text its own begins."""
-        self._prepared, self._utterance, self._text_offset = prepared, None, text_offset
+    def begin(self, said: Said) -> None:
+        """The chunks that follow belong to it."""
+        self._said, self._utterance = said, None
 
     def add(self, chunk: AudioChunk) -> None:
         """The next chunk: it ends the utterance before, if it belongs to another."""
         if chunk.utterance != self._utterance:
             self._finish(self._num_samples)
-            assert self._prepared is not None
+            assert self._said is not None
             self._utterance = chunk.utterance
-            pause_s = self._prepared.utterances[chunk.utterance].pause_before_s
+            pause_s = self._said.prepared.utterances[chunk.utterance].pause_before_s
             self._started_at = self._num_samples + round(pause_s * SAMPLE_RATE_HZ)
         self._num_samples += len(chunk.samples)
 
     def end(self) -> None:
         """No chunk follows; the silence after the last utterance is not its."""
-        assert self._prepared is not None
-        self._finish(self._num_samples - round(self._prepared.pause_after_s * SAMPLE_RATE_HZ))
+        assert self._said is not None
+        self._finish(self._num_samples - round(self._said.prepared.pause_after_s * SAMPLE_RATE_HZ))
         self._utterance = None
 
     def take(self) -> list[Timing]:
@@ -61,10 +71,12 @@ class Timeline:
         return taken
 
     def _finish(self, ended_at: int) -> None:
-        if self._prepared is None or self._utterance is None:
+        if self._said is None or self._utterance is None:
             return
-        utterance = self._prepared.utterances[self._utterance]
-        start, end = self._text_offset + utterance.text_start, self._text_offset + utterance.text_end
+        utterance = self._said.prepared.utterances[self._utterance]
+        written = self._said.text[utterance.text_start : utterance.text_end]
+        text = written.strip()
+        start = self._said.offset + utterance.text_start + len(written) - len(written.lstrip())
         seconds = (round(self._started_at / SAMPLE_RATE_HZ, 3), round(ended_at / SAMPLE_RATE_HZ, 3))
-        self._finished.append(Timing(self._num_timings, start, end, self._text[start:end], *seconds))
+        self._finished.append(Timing(self._num_timings, start, start + len(text), text, *seconds))
         self._num_timings += 1

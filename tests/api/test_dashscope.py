@@ -156,7 +156,7 @@ class Raw:
         await self.command("run-task", task_id, parameters={"format": "pcm", "sample_rate": 24000, **parameters})
 
     async def until(self, name: str, task_id: str = "t1") -> tuple[dict[str, Any], bytes]:
-        """The next event, which must be that one, and the audio before it."""
+        """The next event but those of sentences, which must be that one, and the audio before it."""
         audio = b""
         while True:
             frame = await asyncio.wait_for(self.socket.recv(), 5)
@@ -164,6 +164,8 @@ class Raw:
                 audio += frame
                 continue
             event: dict[str, Any] = json.loads(frame)
+            if event["header"]["event"] == "result-generated":
+                continue
             assert (event["header"]["event"], event["header"]["task_id"]) == (name, task_id), event
             return event, audio
 

@@ -13,7 +13,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import openai
 
-from serve_app.api.timings import Timeline
+from serve_app.api.timings import Said, Timeline
 from serve_app.messages import SAMPLE_RATE_HZ, AudioChunk, PreparedSpeech, PreparedUtterance, SpeechRequest
 from tests.api.live import assert_error, client_of
 from tests.api.test_events import SPEECH, events_of
@@ -124,13 +124,13 @@ async def test_the_openai_sdk_reads_past_them() -> None:
 
 def test_one_timeline_goes_on_over_several_prepared_texts() -> None:
     prepared = PreparedSpeech("r", None, (PreparedUtterance(NO_IDS, NO_IDS, NO_IDS, 0, 4),), 0)  # type: ignore[arg-type]
-    timeline = Timeline("One.Two.")
-    for offset in (0, 4):
-        timeline.begin(prepared, offset)
+    timeline = Timeline()
+    for offset, text in ((0, "One."), (4, " Two")):
+        timeline.begin(Said(prepared, text, offset))
         timeline.add(silence(0.5, 0))
         timeline.end()
-    assert [(t.index, t.text, t.start_s, t.end_s) for t in timeline.take()] == [
-        (0, "One.", 0.0, 0.5),
-        (1, "Two.", 0.5, 1.0),
+    assert [(t.index, t.text, t.text_start, t.text_end, t.start_s, t.end_s) for t in timeline.take()] == [
+        (0, "One.", 0, 4, 0.0, 0.5),
+        (1, "Two", 5, 8, 0.5, 1.0),
     ]
     assert timeline.take() == []
