@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve_app.api.ledger import Ledger
 from serve_app.api.routes import create_api
+from serve_app.api.second_try import ReplicaGone, answer_again, items_again
 from serve_app.config import ApiConfig
 from serve_app.errors import NotReady, Overloaded, SpeechError
 from serve_app.figures import IngressFigures, ServiceFigures
@@ -63,7 +64,7 @@ class RayService:
 
     async def prepare(self, request: SpeechRequest) -> PreparedSpeech:
         handle = self.preprocess_for(request.reference.audio if request.reference is not None else b"")
-        return await self.ledger.prepared(answer(handle.prepare.remote(request)))
+        return await self.ledger.prepared(answer_again(lambda: answer(handle.prepare.remote(request))))
 
     def preprocess_for(self, audio: bytes) -> DeploymentHandle:
         """The handle for a call that carries a clip."""
@@ -71,17 +72,17 @@ class RayService:
 
     async def prepare_fed(self, request: SpeechRequest) -> PreparedSpeech:
         handle = self.preprocess_for(request.reference.audio if request.reference is not None else b"")
-        return await self.ledger.prepared(answer(handle.prepare_fed.remote(request)))
+        return await self.ledger.prepared(answer_again(lambda: answer(handle.prepare_fed.remote(request))))
 
     async def next_text(self, fed: FedText) -> NextText:
-        given: NextText = await answer(self.preprocess.next_text.remote(fed))
+        given: NextText = await answer_again(lambda: answer(self.preprocess.next_text.remote(fed)))
         return given
 
     def speak(self, prepared: PreparedSpeech) -> AsyncGenerator[AudioChunk, None]:
-        return self.ledger.heard(prepared, self.items_of(prepared))
+        return self.ledger.heard(prepared, items_again(lambda: self.items_of(prepared)))
 
     def speak_fed(self, prepared: PreparedSpeech) -> AsyncGenerator[AudioChunk | SpeakingReplica, None]:
-        return self.ledger.heard(prepared, self.items_of(prepared))
+        return self.ledger.heard(prepared, items_again(lambda: self.items_of(prepared)))
 
     async def feed(self, replica_id: str, request_id: str, text_ids: Int32Array) -> None:
         await answer(self.synthesis_at(replica_id).feed.remote(request_id, text_ids))
@@ -110,11 +111,11 @@ class RayService:
                 chunks.cancel()
 
     async def reading(self, text: str, normalized: bool) -> Reading:
-        reading: Reading = await answer(self.preprocess.reading.remote(text, normalized))
+        reading: Reading = await answer_again(lambda: answer(self.preprocess.reading.remote(text, normalized)))
         return reading
 
     async def voices(self, owner: str = "") -> tuple[VoiceInfo, ...]:
-        return tuple(await answer(self.preprocess.voices.remote(owner)))
+        return tuple(await answer_again(lambda: answer(self.preprocess.voices.remote(owner))))
 
     async def register_voice(self, new: NewVoice) -> RegisteredVoice:
         registered: RegisteredVoice = await answer(self.preprocess_for(new.audio).register_voice.remote(new))
@@ -167,7 +168,7 @@ def translated(error: BaseException) -> Exception:
     if isinstance(error, BackPressureError):
         return Overloaded("The queue is full; try again in a moment.")
     if isinstance(error, RayError | RayServeException):
-        return NotReady("The replica that served this request went away; try again.")
+        return ReplicaGone("The replica that served this request went away; try again.")
     return error if isinstance(error, Exception) else RuntimeError("A replica ended.")
 
 

@@ -16,7 +16,8 @@ from starlette.responses import JSONResponse
 from serve_app.api.boundary import RequestIds
 from serve_app.api.ingress import LARGE_ARGUMENT_BYTES, RayService, WithoutRequestId
 from serve_app.api.ledger import Ledger
-from serve_app.errors import GenerationFailed, NotReady, Overloaded, SpeechError, VoiceNotFound
+from serve_app.api.second_try import ReplicaGone
+from serve_app.errors import GenerationFailed, Overloaded, SpeechError, VoiceNotFound
 from serve_app.messages import (
     AudioChunk,
     PreparedSpeech,
@@ -87,8 +88,8 @@ CASES = [
     (task_error(task_error(GenerationFailed("Too long."))), GenerationFailed, "Too long."),
     (BackPressureError(3, 2), Overloaded, None),
     (task_error(BackPressureError(3, 2)), Overloaded, None),
-    (DIED, NotReady, None),
-    (task_error(DIED), NotReady, None),
+    (DIED, ReplicaGone, None),
+    (task_error(DIED), ReplicaGone, None),
 ]
 
 
