@@ -106,6 +106,7 @@ class PreparedSpeech:
     fed: the only utterance's text goes on: more text tokens are fed while it is spoken, until its end is declared.
     warnings: what the client should know, in plain words: markup that was left out, a pause that was shortened.
     waited_s: seconds from the request until the ingress held this, for its figures.
+    work_s: seconds that its preparation took, waiting for its turn left out.
     """
 
     request_id: str
@@ -117,6 +118,7 @@ class PreparedSpeech:
     fed: bool = False
     warnings: tuple[str, ...] = ()
     waited_s: float = 0.0
+    work_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -154,11 +156,13 @@ class AudioChunk:
     samples: float32 [S], S >= 0, nominally within -1..1, at SAMPLE_RATE_HZ.
     utterance: index of the utterance they belong to.
     num_speech_tokens: speech tokens generated for this utterance since its previous chunk (for usage accounting).
+    work_s: of a request's first chunk with samples, seconds since the engine began with it; 0 for all others.
     """
 
     samples: Float32Array
     utterance: int
     num_speech_tokens: int
+    work_s: float = 0.0
 
 
 VOICE_SESSION = "voice:"

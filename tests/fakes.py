@@ -95,7 +95,9 @@ class FakeService:
         ids = np.arange(1, 1 + max(1, len(request.text.split())), dtype=np.int32)
         utterance = PreparedUtterance(ids, NO_IDS, NO_IDS, 0, len(request.text))
         seed = request.seed or 0
-        return PreparedSpeech(request.request_id, prompt, (utterance,), seed, request.speed, warnings=self.warnings)
+        return PreparedSpeech(
+            request.request_id, prompt, (utterance,), seed, request.speed, warnings=self.warnings, work_s=0.25
+        )
 
     async def speak(self, prepared: PreparedSpeech) -> AsyncGenerator[AudioChunk, None]:
         self.open_streams += 1
@@ -109,7 +111,8 @@ class FakeService:
                     await asyncio.Event().wait()
                 if self.gate is not None:
                     await self.gate.acquire()
-                yield AudioChunk(self.samples[start : start + self.chunk_samples], 0, num_speech_tokens=5)
+                samples = self.samples[start : start + self.chunk_samples]
+                yield AudioChunk(samples, 0, num_speech_tokens=5, work_s=0.0 if index else 0.125)
             if self.speak_error is not None:
                 raise self.speak_error
         finally:

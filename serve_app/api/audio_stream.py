@@ -15,10 +15,11 @@ from serve_app.messages import AudioChunk, Float32Array, PreparedSpeech
 
 @dataclass
 class Usage:
-    """Tokens of one answer: text in, speech out."""
+    """Tokens of one answer: text in, speech out; and the seconds that the engine worked for its first sound."""
 
     input_tokens: int = 0
     output_tokens: int = 0
+    first_work_s: float = 0.0
 
     def json(self) -> dict[str, int]:
         total = self.input_tokens + self.output_tokens
@@ -49,6 +50,7 @@ async def samples_of(
     async with aclosing(chunks):
         async for chunk in chunks:
             usage.output_tokens += chunk.num_speech_tokens
+            usage.first_work_s = usage.first_work_s or chunk.work_s
             if not np.isfinite(chunk.samples).all():
                 raise GenerationFailed("The model produced samples that are not finite.")
             if timeline is not None:

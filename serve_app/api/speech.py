@@ -45,11 +45,10 @@ async def stream_audio(service: SpeechService, order: SpeechOrder, send: Send) -
     fails later is raised through the open body: `Boundary` then leaves it without its end.
     """
     output = order.output
-    stopwatch = Stopwatch()
+    arrived_at_s = time.perf_counter()
     usage = Usage()
     encoder = encoder_for(output.audio_format, output.sample_rate_hz)
     prepared = await service.prepare(order.request)
-    stopwatch.lap("preprocess")
     timeline = Timeline() if output.timings else None
     if timeline is not None:
         timeline.begin(Said(prepared, order.request.text))
@@ -57,13 +56,14 @@ async def stream_audio(service: SpeechService, order: SpeechOrder, send: Send) -
         parts = as_events(audio, usage, timeline) if output.server_sent_events else audio
         async with aclosing(parts):
             first = await anext(parts)
-            stopwatch.lap("first_audio")
+            waited_s = time.perf_counter() - arrived_at_s
+            timing = server_timing(waited_s, prepared.work_s, usage.first_work_s)
             rate_hz = encoded_rate_hz(output.audio_format, output.sample_rate_hz)
             media_type = content_type(output.audio_format, rate_hz)
             headers = [
                 (b"content-type", b"text/event-stream" if output.server_sent_events else media_type.encode()),
                 (b"x-sample-rate", str(rate_hz).encode()),
-                (b"server-timing", stopwatch.header().encode()),
+                (b"server-timing", timing.encode()),
                 *warning_headers(prepared),
                 *STREAM_HEADERS,
             ]
@@ -102,17 +102,14 @@ def check_content_type(scope: Scope) -> None:
         raise ApiError(HTTP_ROWS[415], "The body must be application/json.")
 
 
-class Stopwatch:
-    """The stages of `Server-Timing`, in milliseconds since the one before."""
+def server_timing(total_s: float, prepare_s: float, first_audio_s: float) -> str:
+    """The stages of a stream that begins, in milliseconds.
 
-    def __init__(self) -> None:
-        self.last_s = time.perf_counter()
-        self.stages: list[str] = []
-
-    def lap(self, name: str) -> None:
-        now_s = time.perf_counter()
-        self.stages.append(f"{name};dur={(now_s - self.last_s) * 1000:.1f}")
-        self.last_s = now_s
-
-    def header(self) -> str:
-        return ", ".join(self.stages)
+    queue: waiting in front of both stages, and the ways between them. preprocess and first_audio: what each worked.
+    """
+    stages = {
+        "queue": max(0.0, total_s - prepare_s - first_audio_s),
+        "preprocess": prepare_s,
+        "first_audio": first_audio_s,
+    }
+    return ", ".join(f"{name};dur={seconds * 1000:.1f}" for name, seconds in stages.items())

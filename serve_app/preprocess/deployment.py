@@ -1,6 +1,8 @@
 """What Ray runs of preprocessing: the class that `app.py` makes a deployment of."""
 
 import asyncio
+from dataclasses import replace
+from time import monotonic
 
 from ray import serve
 
@@ -33,9 +35,14 @@ class Preprocess:
         """Raises InvalidRequest and its kin."""
         self._num_preparing += 1
         try:
-            return await asyncio.to_thread(self._costs.measured, self._preprocessor.prepare, request)
+            return await asyncio.to_thread(self._costs.measured, self._prepare, request)
         finally:
             self._num_preparing -= 1
+
+    def _prepare(self, request: SpeechRequest) -> PreparedSpeech:
+        began_at_s = monotonic()
+        prepared = self._preprocessor.prepare(request)
+        return replace(prepared, work_s=monotonic() - began_at_s)
 
     async def prepare_fed(self, request: SpeechRequest) -> PreparedSpeech:
         """The beginning of a sentence whose rest has not come. Raises InvalidRequest and its kin."""

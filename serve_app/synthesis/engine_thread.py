@@ -27,6 +27,7 @@ class _Open:
     index: int
     playback: Playback
     post: Callable[[StreamEvent], None]
+    listening: "_Listening"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,9 +66,10 @@ _Message = _Open | _Feed | _End | _Close | _Ask | _Stop
 
 @dataclass(slots=True)
 class _Listening:
-    """One utterance as the asyncio side sees it."""
+    """One utterance as the asyncio side sees it. began_at_s: when the engine opened it."""
 
     stream_id: int
+    began_at_s: float = 0.0
     events: asyncio.Queue[StreamEvent] = field(default_factory=asyncio.Queue)
 
 
@@ -129,6 +131,7 @@ class EngineThread:
         self._num_streams += 1
         playback = Playback(opened_at_s=time.monotonic())
         open_ids: list[int] = []
+        heard = False
 
         def start(index: int) -> _Listening:
             listening = self._open(speech, index, playback)
@@ -152,7 +155,9 @@ class EngineThread:
                     if event.generated and ahead is None and index + 1 < len(speech.utterances):
                         ahead = start(index + 1)
                     if len(event.samples) or event.num_speech_tokens:
-                        yield AudioChunk(event.samples, index, event.num_speech_tokens)
+                        work_s = 0.0 if heard or not len(event.samples) else time.monotonic() - current.began_at_s
+                        heard = heard or len(event.samples) > 0
+                        yield AudioChunk(event.samples, index, event.num_speech_tokens, work_s)
                     finished = event.finished
             if speech.pause_after_s > 0:
                 yield AudioChunk(silence(speech.pause_after_s), len(speech.utterances) - 1, 0)
@@ -209,7 +214,7 @@ class EngineThread:
         def post(event: StreamEvent) -> None:
             _post(loop, lambda: listening.events.put_nowait(event))
 
-        self._inbox.put(_Open(listening.stream_id, speech, index, playback, post))
+        self._inbox.put(_Open(listening.stream_id, speech, index, playback, post, listening))
         return listening
 
     def _run(self) -> None:
@@ -266,6 +271,7 @@ class EngineThread:
 
     def _start(self, wanted: _Open) -> None:
         self._posts[wanted.stream_id] = wanted.post
+        wanted.listening.began_at_s = time.monotonic()
         try:
             self._engine.open(wanted.stream_id, wanted.speech, wanted.index, wanted.playback)
         except SpeechError as error:

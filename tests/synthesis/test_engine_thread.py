@@ -132,6 +132,13 @@ async def test_utterances_arrive_in_order_whole(thread: EngineThread) -> None:
     assert thread.num_streams == 0
 
 
+async def test_the_first_chunk_says_how_long_the_engine_worked_for_it(
+    thread: EngineThread, engine: CountingEngine
+) -> None:
+    works = [chunk.work_s async for chunk in chunks_of(thread.speak(speech(3, 1)))]
+    assert works[0] > 0 and works[1:] == [0.0] * 3
+
+
 async def test_a_pause_at_the_end_is_exact_silence(thread: EngineThread) -> None:
     spoken = dataclasses.replace(speech(1), pause_after_s=0.25)
     chunks = [(len(chunk.samples), bool(chunk.samples.any())) async for chunk in chunks_of(thread.speak(spoken))]
