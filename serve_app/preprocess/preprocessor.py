@@ -29,7 +29,7 @@ from serve_app.preprocess.denoise import warm_up
 from serve_app.preprocess.fed_text import next_text
 from serve_app.preprocess.intake import Intake, take_in
 from serve_app.preprocess.normalize import clean, normalize
-from serve_app.preprocess.prompt_cache import PromptCache
+from serve_app.preprocess.prompt_cache import MadeVoice, PromptCache
 from serve_app.preprocess.reading import reading_of
 from serve_app.preprocess.reference_audio import decode
 from serve_app.preprocess.speakable import SpeakableText, speakable
@@ -61,7 +61,7 @@ class Preprocessor:
         self._voices = Voices(config.voices_dir, checkpoint)
         self._store = VoiceStore(open_folder(config.voice_store))
         self._store.sweep()
-        self._prompts = PromptCache(config.voice_cache_entries)
+        self._prompts: PromptCache[MadeVoice] = PromptCache(config.voice_cache_entries)
         self._front_end = _hash_of_files(checkpoint / name for name in (SPEAKER_ENCODER, SPEECH_TOKENIZER, *VOCABULARY))
         self._activity = VoiceActivity()
         warm_up()
@@ -131,7 +131,7 @@ class Preprocessor:
     def _voice_and_prefixes(self, request: SpeechRequest) -> tuple[VoicePrompt, Int32Array, Int32Array]:
         """The voice, and the text and speech tokens that the language model reads before the request's own."""
         if request.reference is not None:
-            voice = self._sent_voice(request.reference)
+            voice = self._sent_voice(request.reference).prompt
         else:
             voice = self._named_voice(request.voice, request.owner)
         instructions = clean(request.instructions).text
@@ -150,12 +150,13 @@ class Preprocessor:
         return self._take_in(reference).quality
 
     def make_voice(self, reference: ReferenceClip) -> tuple[VoicePrompt, ClipQuality]:
-        """What a registration keeps: the prompt of a clip, and the report on it; the clip is looked at once.
+        """What a registration keeps: the prompt of a clip, and the report on it.
 
+        A clip that was seen before is not looked at again, but for the report on one that was found in the store.
         Raises InvalidAudio and its kin.
         """
-        intake = self._take_in(reference)
-        return self._sent_voice(reference, intake), intake.quality
+        made = self._sent_voice(reference)
+        return made.prompt, made.quality or self.check(reference)
 
     def _speakable(self, text: str, normalized: bool, by_sentence: bool = False) -> SpeakableText:
         return speakable(text, normalized, self._tokenizer, self._config.max_utterance_tokens, by_sentence)
@@ -172,14 +173,15 @@ class Preprocessor:
         clip = decode(reference.audio, self._config.min_reference_s, self._config.max_reference_s)
         return take_in(clip, _words(reference.transcript), reference.denoise, self._activity)
 
-    def _sent_voice(self, reference: ReferenceClip, intake: Intake | None = None) -> VoicePrompt:
-        """The prompt of a clip that came with a request: mended, unlike a built-in voice, which is as it should be."""
+    def _sent_voice(self, reference: ReferenceClip) -> MadeVoice:
+        """Of a clip that came with a request: mended, unlike a built-in voice, which is as it should be."""
         words = _words(reference.transcript)
         key = self._key("sent", content_hash(reference.audio), words, reference.denoise)
 
-        def make() -> VoicePrompt:
-            clip = (intake or self._take_in(reference)).clip
-            return self._builder.build(clip, self._tokenizer.encode(_spoken(words)), key)
+        def make() -> MadeVoice:
+            intake = self._take_in(reference)
+            prompt = self._builder.build(intake.clip, self._tokenizer.encode(_spoken(words)), key)
+            return MadeVoice(prompt, intake.quality)
 
         return self._prompts.get(key, make)
 
@@ -187,16 +189,16 @@ class Preprocessor:
         """The prompt of a registered voice: as it was stored, unless another checkpoint or recipe made that one."""
         key = self._key("sent", card.content_hash, _words(card.transcript), card.denoise)
 
-        def make() -> VoicePrompt:
+        def make() -> MadeVoice:
             stored = self._store.prompt(card, key)
             if stored is not None:
-                return stored
+                return MadeVoice(stored)
             intake = self._take_in(ReferenceClip(self._store.clip(card), card.transcript, card.denoise))
             made = self._builder.build(intake.clip, self._tokenizer.encode(_spoken(card.transcript)), key)
             self._store.add_prompt(card, made)
-            return made
+            return MadeVoice(made, intake.quality)
 
-        return self._prompts.get(key, make)
+        return self._prompts.get(key, make).prompt
 
     def _key(self, *parts: str) -> str:
         limits = (f"{self._config.min_reference_s:g}", f"{self._config.max_reference_s:g}")
@@ -207,11 +209,11 @@ class Preprocessor:
         words = _words(transcript)
         key = self._key("built-in", audio_hash, words)
 
-        def make() -> VoicePrompt:
+        def make() -> MadeVoice:
             clip = decode(audio, self._config.min_reference_s, self._config.max_reference_s)
-            return self._builder.build(clip, self._tokenizer.encode(_spoken(words)), key)
+            return MadeVoice(self._builder.build(clip, self._tokenizer.encode(_spoken(words)), key))
 
-        return self._prompts.get(key, make)
+        return self._prompts.get(key, make).prompt
 
 
 def _seed_of(request: SpeechRequest) -> int:

@@ -1,23 +1,35 @@
-"""Voice prompts by content: made once, also when several threads want the same one at the same time."""
+"""What is made of clips, by content: made once, also when several threads want the same at the same time."""
 
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
-from serve_app.messages import VoicePrompt
+from serve_app.messages import ClipQuality, VoicePrompt
+
+Made = TypeVar("Made")
 
 
-class PromptCache:
-    """The `max_entries` prompts used last. Safe to share between threads."""
+@dataclass(frozen=True, slots=True, eq=False)
+class MadeVoice:
+    """A voice's prompt, and the report on its clip; None where that was not looked at, but the prompt was stored."""
+
+    prompt: VoicePrompt
+    quality: ClipQuality | None = None
+
+
+class PromptCache(Generic[Made]):
+    """The `max_entries` used last. Safe to share between threads."""
 
     def __init__(self, max_entries: int) -> None:
         self._max_entries = max_entries
         self._lock = threading.Lock()
-        self._prompts: OrderedDict[str, Future[VoicePrompt]] = OrderedDict()
+        self._prompts: OrderedDict[str, Future[Made]] = OrderedDict()
 
-    def get(self, key: str, make: Callable[[], VoicePrompt]) -> VoicePrompt:
-        """The prompt of `key`; the first to ask makes it, the others wait for it. A failure is not kept.
+    def get(self, key: str, make: Callable[[], Made]) -> Made:
+        """What belongs to `key`; the first to ask makes it, the others wait for it. A failure is not kept.
 
         Raises what `make` raised, to everyone who waited.
         """
@@ -33,12 +45,12 @@ class PromptCache:
         if not mine:
             return future.result()
         try:
-            prompt = make()
+            made = make()
         except BaseException as error:
             with self._lock:
                 if self._prompts.get(key) is future:
                     del self._prompts[key]
             future.set_exception(error)
             raise
-        future.set_result(prompt)
-        return prompt
+        future.set_result(made)
+        return made

@@ -2,13 +2,14 @@
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from serve_app.config import PreprocessConfig
 from serve_app.errors import AudioTooLong, AudioTooShort, CheckpointError, EmptyInput, InvalidAudio, VoiceNotFound
-from serve_app.messages import PreparedSpeech, ReferenceClip, SpeechRequest
+from serve_app.messages import NewVoice, PreparedSpeech, ReferenceClip, SpeechRequest
 from serve_app.preprocess.preprocessor import Preprocessor
 from serve_app.preprocess.tokenizer import Tokenizer
 from serve_app.preprocess.voice_prompt import VoicePromptBuilder
@@ -117,6 +118,43 @@ def test_the_same_clip_is_processed_once(frontend: Path, voices_dir: Path, monke
     preprocessor.prepare(request(voice="anna"))
     assert len(calls) == 2
     assert len({id(p.voice) for p in prepared}) == 2
+
+
+def test_a_clip_is_taken_in_once_by_requests_and_registrations_at_the_same_time(
+    frontend: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    preprocessor = Preprocessor(frontend, PreprocessConfig(voices_dir=tmp_path, voice_store=str(tmp_path / "store")))
+    work: list[str] = []
+    started = threading.Event()
+    for owner, name in ((Preprocessor, "_take_in"), (VoicePromptBuilder, "build")):
+        original = getattr(owner, name)
+
+        def counting(*arguments: object, original: Any = original, name: str = name) -> object:
+            work.append(name)
+            started.set()
+            return original(*arguments)
+
+        monkeypatch.setattr(owner, name, counting)
+    audio = encoded(speech_like(0.8, seed=21), 24_000)
+    reference = ReferenceClip(audio, "words")
+    qualities: list[object] = []
+    first = threading.Thread(target=lambda: preprocessor.prepare(request(reference=reference)))
+    first.start()
+    assert started.wait(10)
+    others = [
+        threading.Thread(
+            target=lambda n=n: qualities.append(preprocessor.register_voice(NewVoice(f"v{n}", audio, "words")).quality)
+        )
+        for n in range(4)
+    ]
+    for thread in others:
+        thread.start()
+    for thread in (first, *others):
+        thread.join()
+    preprocessor.prepare(request(voice="v1"))
+    assert work == ["_take_in", "build"]
+    assert len(qualities) == 4
+    assert len(set(map(id, qualities))) == 1
 
 
 def test_seeds(preprocessor: Preprocessor) -> None:

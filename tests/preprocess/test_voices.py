@@ -88,7 +88,7 @@ def test_faulty_voices_are_named(tmp_path: Path) -> None:
 
 
 def test_a_prompt_is_made_once_for_all_who_want_it_at_once() -> None:
-    cache = PromptCache(8)
+    cache: PromptCache[VoicePrompt] = PromptCache(8)
     made: Counter[str] = Counter()
     got: list[VoicePrompt] = []
 
@@ -110,7 +110,7 @@ def test_a_prompt_is_made_once_for_all_who_want_it_at_once() -> None:
 
 
 def test_the_cache_forgets_the_one_used_longest_ago() -> None:
-    cache = PromptCache(2)
+    cache: PromptCache[VoicePrompt] = PromptCache(2)
     made: list[str] = []
 
     def want(key: str) -> None:
@@ -122,7 +122,7 @@ def test_the_cache_forgets_the_one_used_longest_ago() -> None:
 
 
 def test_a_failure_reaches_everyone_and_is_not_kept() -> None:
-    cache = PromptCache(2)
+    cache: PromptCache[VoicePrompt] = PromptCache(2)
     errors: list[str] = []
     started = threading.Event()
 
