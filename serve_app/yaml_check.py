@@ -10,17 +10,20 @@ from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import yaml
 from pydantic import BaseModel
 
 from serve_app.checkpoint_files import missing_files
-from serve_app.config import AppConfig, PreprocessConfig, SynthesisConfig
+from serve_app.config import AppConfig, LiveApiConfig, LiveSynthesisConfig, PreprocessConfig
+from serve_app.limit_faults import argument, is_number, limit_faults
 from serve_app.schema_faults import Finding, Place, schema_faults, suggestion, unknown_key
 
 IMPORT_PATH = "serve_app.app:build"
 GRAPH = ("Ingress", "Preprocess", "Synthesis")
+LIVE: dict[str, type[BaseModel]] = {"Ingress": LiveApiConfig, "Synthesis": LiveSynthesisConfig}
+"""What the `user_config` of a deployment may hold."""
 _MANIFEST = ("spec", "serveConfigV2")
 
 
@@ -112,7 +115,8 @@ class Checker:
                 yield Finding((*where, "name"), f"the graph has no {name}{suggestion(name, GRAPH)}")
             elif counts[name] > 1:
                 yield Finding((*where, "name"), f"{name} occurs {counts[name]} times")
-            yield from _limit_faults(deployment, where, arguments)
+            yield from limit_faults(deployment, where, arguments)
+            yield from _live_faults(deployment, (*where, "user_config"))
 
     def _check_demand(self, content: Mapping[str, Any]) -> list[Finding]:
         """A warning for each resource of which the replicas that always run need more than there is here."""
@@ -182,10 +186,10 @@ def _file_faults(arguments: Mapping[str, Any], place: Place) -> Iterator[Finding
     elif isinstance(checkpoint, str):
         for name in missing_files(Path(checkpoint)):
             yield Finding((*place, "checkpoint"), f"{checkpoint} lacks {name}")
-    voices = _argument(arguments, "preprocess", "voices_dir", PreprocessConfig().voices_dir)
+    voices = argument(arguments, "preprocess", "voices_dir", PreprocessConfig().voices_dir)
     if isinstance(voices, str | Path) and not Path(voices).is_dir():
         yield Finding((*place, "preprocess", "voices_dir"), f"there is no folder {voices}")
-    keys = _argument(arguments, "api", "api_keys_file", None)
+    keys = argument(arguments, "api", "api_keys_file", None)
     if isinstance(keys, str) and not Path(keys).is_file():
         yield Finding((*place, "api", "api_keys_file"), f"there is no file {keys}")
 
@@ -194,7 +198,7 @@ def has_keys(content: Mapping[str, Any]) -> bool:
     """Whether every application of ours in a Serve YAML asks for API keys."""
     ours = [a for _, a in _mappings(content.get("applications")) if a.get("import_path") == IMPORT_PATH]
     names = ("api_keys_file", "api_keys_variable")
-    return all(any(_argument(a.get("args"), "api", name, None) for name in names) for a in ours)
+    return all(any(argument(a.get("args"), "api", name, None) for name in names) for a in ours)
 
 
 def is_loopback(host: object) -> bool:
@@ -216,29 +220,15 @@ def _exposure(content: Mapping[str, Any]) -> Iterator[Finding]:
         yield Finding(("http_options", "host"), message, is_fault=False)
 
 
-def _argument(arguments: object, part: str, name: str, default: object) -> object:
-    """One of our settings as it stands in the YAML, which may be wrong elsewhere."""
-    section = arguments.get(part) if isinstance(arguments, dict) else None
-    return section.get(name, default) if isinstance(section, dict) else default
-
-
-def _limit_faults(deployment: Mapping[str, Any], place: Place, arguments: object) -> Iterator[Finding]:
-    """What Ray takes and cannot do, and limits that keep another from ever being reached."""
-    options, scaling = deployment.get("ray_actor_options"), deployment.get("autoscaling_config")
-    gpus = options.get("num_gpus") if isinstance(options, dict) else None
-    if _is_number(gpus) and gpus > 1 and gpus != int(gpus):
-        yield Finding((*place, "ray_actor_options", "num_gpus"), "more than one GPU must be a whole number")
-    ongoing = deployment.get("max_ongoing_requests")
-    if not _is_number(ongoing):
+def _live_faults(deployment: Mapping[str, Any], place: Place) -> Iterator[Finding]:
+    """Settings of a running deployment that it does not have: Ray would take them, and the update would fail."""
+    name, live = deployment.get("name"), deployment.get("user_config")
+    if live is None or name not in GRAPH:
         return
-    target = scaling.get("target_ongoing_requests") if isinstance(scaling, dict) else None
-    if _is_number(target) and target > ongoing:
-        message = f"is more than max_ongoing_requests ({ongoing}): no replica would ever be added"
-        yield Finding((*place, "autoscaling_config", "target_ongoing_requests"), message)
-    streams = _argument(arguments, "synthesis", "max_streams", SynthesisConfig().max_streams)
-    if deployment.get("name") == "Synthesis" and _is_number(streams) and ongoing < streams:
-        message = f"is less than args.synthesis.max_streams ({streams}): so many are never reached"
-        yield Finding((*place, "max_ongoing_requests"), message)
+    if name in LIVE:
+        yield from schema_faults(LIVE[name], live, place)
+    else:
+        yield Finding(place, f"{name} has no settings that change while it runs")
 
 
 def _deployments(content: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -259,8 +249,4 @@ def _demand(deployment: Mapping[str, Any], option: str) -> float:
     replicas = deployment.get("num_replicas", 1)
     if isinstance(scaling, dict):
         replicas = scaling.get("min_replicas", 1)
-    return each * replicas if _is_number(each) and _is_number(replicas) else 0.0
-
-
-def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return each * replicas if is_number(each) and is_number(replicas) else 0.0

@@ -165,7 +165,7 @@ def test_a_demand_above_this_machine_is_a_warning() -> None:
 applications:
   - name: speech
     import_path: serve_app.app:build
-    args: {checkpoint: x}
+    args: {checkpoint: x, synthesis: {gpu_memory_share: 0.2}}
     deployments:
       - {name: Preprocess, num_replicas: 3, ray_actor_options: {num_cpus: 1}}
       - {name: Synthesis, autoscaling_config: {min_replicas: 2, max_replicas: 9}, ray_actor_options: {num_gpus: 0.25}}
@@ -177,6 +177,37 @@ applications:
     ]
     enough = replace(CHECKER, machine=Machine(3, 0.5))
     assert lines(text, enough) == []
+
+
+@pytest.mark.parametrize(
+    ("deployment", "fault"),
+    [
+        ("name: Synthesis, user_config: {max_laod: 1}", "user_config.max_laod: unknown key; did you mean max_load?"),
+        ("name: Synthesis, user_config: {max_load: 0}", "user_config.max_load: input should be greater than 0"),
+        ("name: Ingress, user_config: {default_voic: x}", "unknown key; did you mean default_voice?"),
+        ("name: Preprocess, user_config: {a: 1}", "Preprocess has no settings that change while it runs"),
+        ("name: Synthesis, ray_actor_options: {num_gpus: 0.25}", "num_gpus: is less than"),
+    ],
+)
+def test_settings_that_change_and_shares_of_a_gpu(deployment: str, fault: str) -> None:
+    text = f"""
+applications:
+  - import_path: serve_app.app:build
+    args: {{checkpoint: x, synthesis: {{gpu_memory_share: 0.3}}}}
+    deployments: [{{{deployment}}}]
+"""
+    assert [line for line in lines(text, replace(CHECKER, machine=None)) if fault in line], lines(text)
+
+
+def test_a_fraction_of_a_gpu_without_a_share_of_its_memory_is_a_warning() -> None:
+    text = """
+applications:
+  - import_path: serve_app.app:build
+    args: {checkpoint: x}
+    deployments: [{name: Synthesis, ray_actor_options: {num_gpus: 0.25}}]
+"""
+    (finding,) = replace(CHECKER, machine=None).check(yaml.safe_load(text))
+    assert "need args.synthesis.gpu_memory_share" in finding.message and not finding.is_fault
 
 
 @pytest.mark.parametrize(
