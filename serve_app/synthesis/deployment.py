@@ -84,6 +84,10 @@ class Synthesis:
         replica_id = serve.get_replica_context().replica_id.unique_id
         return SynthesisFigures(replica_id, self._thread.num_streams, self._num_spare)
 
+    async def prefix_counts(self) -> tuple[int, int]:
+        """Utterances that found their voice's flow prefix here, and those that did not."""
+        return await self._thread.prefix_counts()
+
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """What `autoscaling.SpareStreams` scales by; Ray collects it from every replica."""
         spare = await self._thread.num_spare()

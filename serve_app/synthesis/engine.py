@@ -72,6 +72,10 @@ class Engine(Protocol):
 
     def num_spare(self) -> int:
         """Listeners that could still be taken without making others run dry."""
+    def prefix_counts(self) -> tuple[int, int]:
+        """How many utterances found their voice's flow prefix, and for how many it had to be computed."""
+        ...
+
         ...
 
     def adjust(self, settings: LiveSynthesisConfig) -> None:
@@ -129,6 +133,9 @@ class StreamingEngine:
         return min(self._config.max_streams - listeners, self._capacity.spare(listeners))
 
     def _progress(self) -> Iterable[Progress]:
+    def prefix_counts(self) -> tuple[int, int]:
+        return self.prefixes.hits, self.prefixes.misses
+
         return (stream.progress for stream in self._streams.values())
 
     @property

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
+from typing import cast
 
 from serve_app.config import LiveSynthesisConfig
 from serve_app.errors import GenerationFailed, InvalidRequest, NotReady, Overloaded, SpeechError
@@ -191,6 +192,11 @@ class EngineThread:
         spare = await self._ask(lambda engine: engine.num_spare())
         assert isinstance(spare, int)
         return min(spare, self._max_streams - self._num_streams)
+
+    async def prefix_counts(self) -> tuple[int, int]:
+        """Utterances that found their voice's flow prefix, and those that did not. Raises NotReady if it has failed."""
+        hits, misses = cast(tuple[int, int], await self._ask(lambda engine: engine.prefix_counts()))
+        return hits, misses
 
     async def _ask(self, question: Callable[[Engine], object]) -> object:
         """What the engine answers, between two of its steps."""

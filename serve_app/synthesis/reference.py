@@ -92,6 +92,10 @@ class ReferenceEngine:
     def num_spare(self) -> int:
         return self._config.max_streams - len(self._streams)
 
+    def prefix_counts(self) -> tuple[int, int]:
+        """Upstream keeps none."""
+        return 0, 0
+
     def adjust(self, settings: LiveSynthesisConfig) -> None:
         """Upstream's way knows none of them."""
 

@@ -83,6 +83,9 @@ class CountingEngine:
         samples = np.full(0 if value is None else 2, value or 0, np.float32)
         return StreamEvent(stream_id, samples, 1, generated=value is None, finished=value is None)
 
+    def prefix_counts(self) -> tuple[int, int]:
+        return 5, 2
+
     def num_spare(self) -> int:
         return 7 - len(self.streams)
 
@@ -225,6 +228,10 @@ async def test_spare_streams_are_the_least_of_what_engine_and_limit_allow(
     engine.gate.set()
     await task
     assert await thread.num_spare() == 2
+
+
+async def test_the_uses_of_the_prefix_cache_can_be_asked_for(thread: EngineThread) -> None:
+    assert await thread.prefix_counts() == (5, 2)
 
 
 async def test_a_stopped_thread_refuses(engine: CountingEngine) -> None:
