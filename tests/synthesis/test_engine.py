@@ -119,30 +119,6 @@ def test_a_stream_without_valid_sound_fails_alone(engine: StreamingEngine) -> No
     engine.check()
 
 
-def test_a_storm_of_opens_and_closes_leaves_nothing_behind(engine: StreamingEngine) -> None:
-    random = np.random.default_rng(0)
-    voices = [make_voice(seed) for seed in range(3)]
-    opened: list[int] = []
-    for stream_id in range(300):
-        action = random.random()
-        if action < 0.4:
-            voice = voices[stream_id % 3]
-            try:
-                open_stream(engine, stream_id, voice, make_utterance(voice, stream_id, 2), stream_id)
-                opened.append(stream_id)
-            except Overloaded:
-                engine.close(opened.pop(0))
-        elif action < 0.6 and opened:
-            engine.close(opened.pop(int(random.integers(len(opened)))))
-        else:
-            engine.step()
-        engine.check()
-    for stream_id in opened:
-        engine.close(stream_id)
-    engine.check()
-    assert engine.wait_s() is None
-
-
 def test_warm_up_leaves_the_engine_idle(engine: StreamingEngine) -> None:
     warm_up(engine)
     assert engine.wait_s() is None
