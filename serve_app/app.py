@@ -25,7 +25,12 @@ _synthesis = serve.deployment(name="Synthesis", max_ongoing_requests=64, request
 
 
 def build(config: AppConfig) -> Application:
-    """The application that a Serve YAML names as `import_path: serve_app.app:build`, with `args:` as its config."""
+    """The application that a Serve YAML names as `import_path: serve_app.app:build`, with `args:` as its config.
+
+    Raises ValueError for settings that no service could run with.
+    """
+    if config.synthesis.engine == "reference" and config.api.text_streaming == "token":
+        raise ValueError("engine: reference speaks whole sentences only: it needs api.text_streaming: sentence")
     located = config.located()
     # Before the replicas start: those that prepare look for it, and only those that speak could make it.
     convert_speakers(located.checkpoint)
