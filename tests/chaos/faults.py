@@ -1,0 +1,118 @@
+"""Processes killed and engines broken while clients listen: what was lost, what they saw, how long it lasted."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.chaos.fault_seeds import BUG, HANG, OUT_OF_MEMORY
+from tests.chaos.listeners import SENTENCE, Heard, client_for, listen, speech_body, until_served
+from tests.chaos.processes import kill, processes_of
+from tests.chaos.results import Table
+from tests.chaos.target import running
+from tests.conftest import Service
+
+MOMENTS = ("at rest", "before the first sound", "mid-stream")
+VICTIMS = ("synthesis", "preprocess", "ingress", "proxy")
+LONG = " ".join([SENTENCE] * 6)
+COLUMNS = ("fault", "when", "what was lost", "what the client saw", "it knew after", "served again after")
+
+
+async def strike(url: str, blow: Callable[[], None], moment: str) -> tuple[Heard | None, float]:
+    """One client listens, the blow falls at that moment; what the client saw, and the time of the blow."""
+    if moment == "at rest":
+        blow()
+        return None, time.monotonic()
+    sent, begun = asyncio.Event(), asyncio.Event()
+    async with client_for(url) as client:
+        listening = asyncio.create_task(listen(client, speech_body(LONG), sent=sent, begun=begun))
+        await (sent if moment == "before the first sound" else begun).wait()
+        # The request is on its way into the engine, or sound is on its way out.
+        await asyncio.sleep(0.03 if moment == "before the first sound" else 0.2)
+        blow()
+        struck_at_s = time.monotonic()
+        return await listening, struck_at_s
+
+
+async def kills(service: Service, victims: tuple[str, ...], table: Table) -> None:
+    """kill -9 of each victim at each moment."""
+    root = service.process.pid
+    for victim in victims:
+        for moment in MOMENTS:
+            before = [process.pid for process in processes_of(root, victim)]
+
+            def blow(victim: str = victim) -> None:
+                for process in processes_of(root, victim):
+                    kill(process)
+
+            heard, struck_at_s = await strike(service.url, blow, moment)
+            recovery_s, refusals = await until_served(service.url, struck_at_s)
+            await until_replaced(root, victim, before)
+            table.add(f"kill -9 {victim}", moment, *told(heard, struck_at_s), f"{recovery_s:.1f} s" + seen(refusals))
+            assert service.num_open_streams() == 0
+
+
+def told(heard: Heard | None, struck_at_s: float) -> tuple[str, str, str]:
+    """What was lost, what the client saw, and how long after the blow it knew."""
+    if heard is None:
+        return "nothing", "-", "-"
+    lost = "nothing" if heard.is_success else "the stream" if heard.status == 200 else "the request"
+    return lost, str(heard), "-" if heard.is_success else f"{max(0.0, heard.ended_at_s - struck_at_s):.2f} s"
+
+
+def seen(refusals: list[str]) -> str:
+    """What those who asked meanwhile were told, each answer once."""
+    kinds = list(dict.fromkeys(refusals))
+    return f" (meanwhile: {len(refusals)} x {', '.join(kinds)})" if kinds else ""
+
+
+async def until_replaced(root_pid: int, role: str, old: list[int], timeout_s: float = 60) -> None:
+    """Until there are as many processes of a role as there were, all of them new."""
+    deadline_s = time.monotonic() + timeout_s
+    while time.monotonic() < deadline_s:
+        now = [process.pid for process in processes_of(root_pid, role)]
+        if len(now) >= len(old) and not set(now) & set(old):
+            return
+        await asyncio.sleep(0.2)
+    raise AssertionError(f"no new {role} in {timeout_s} s")
+
+
+async def engine_faults(service: Service, table: Table) -> None:
+    """Out of memory, a bug in one stream and in a whole batch, and a step that never ends, beside a bystander."""
+    for name, seed, num_victims in (
+        ("device out of memory", OUT_OF_MEMORY, 1),
+        ("exception in one stream", BUG, 1),
+        ("exception in a batch", BUG, 3),
+        ("a step that hangs", HANG, 1),
+    ):
+        async with client_for(service.url) as client:
+            begun = asyncio.Event()
+            bystander = asyncio.create_task(listen(client, speech_body(LONG), begun=begun))
+            await begun.wait()
+            bodies = [speech_body(LONG, seed=seed)] * num_victims
+            started_s = time.monotonic()
+            victims = await asyncio.gather(*(listen(client, body) for body in bodies))
+            struck_at_s = min(victim.arrivals[-1].at_s + started_s for victim in victims if victim.arrivals)
+            recovery_s, refusals = await until_served(service.url, struck_at_s)
+            beside = await bystander
+        lost = f"{num_victims} stream{'s' if num_victims > 1 else ''}"
+        lost += "" if beside.is_success else " and the bystander's"
+        saw = "; ".join(sorted({str(victim) for victim in victims}))
+        knew_s = max(victim.ended_s + started_s for victim in victims) - struck_at_s
+        table.add(name, "mid-stream", lost, saw, f"{knew_s:.2f} s", f"{recovery_s:.1f} s" + seen(refusals))
+        assert service.num_open_streams() == 0
+
+
+def run_faults(checkpoint: Path, victims: tuple[str, ...]) -> Table:
+    """Everything above, against two services: the real one, and one whose engine breaks on demand."""
+    table = Table("Faults", "python -m tests.chaos faults", COLUMNS)
+    with running(checkpoint=checkpoint) as service:
+        asyncio.run(kills(service, victims, table))
+        leftovers = service.log.read_text(errors="replace").count("Traceback")
+    with running(checkpoint=checkpoint, faulty=True) as service:
+        asyncio.run(engine_faults(service, table))
+    table.remarks.append(
+        "Each process is the only one of its kind here, so its loss is an outage; a second replica would serve on."
+    )
+    table.remarks.append(f"Checkpoint: {checkpoint.name}. Tracebacks in the service's own output: {leftovers}.")
+    return table
