@@ -94,6 +94,35 @@ async def test_a_named_replica_is_chosen_and_a_lost_one_is_an_error(router: Any)
     assert await choice(router, "") in ("a", "b")
 
 
+async def test_a_replica_that_drains_still_gets_the_text_of_what_it_speaks(router: Any) -> None:
+    before = list(router.curr_replicas.values())
+    router.update_replicas([Replica("b"), Replica("c")])
+    assert await choice(router, "replica:a") == "a"
+    assert {await choice(router, f"voice:{voice}", voice) for voice in VOICES[:50]} == {"b", "c"}
+    router.update_replicas([])
+    assert await choice(router, "replica:a") == "a", "with nobody else left, too"
+    (drained,) = (replica for replica in before if replica.replica_id.unique_id == "a")
+    router.on_replica_actor_died(drained.replica_id)
+    with pytest.raises(ReplicaUnavailableError):
+        await choice(router, "replica:a")
+    router.update_replicas([Replica("b")])
+    assert "b" not in router.leaving
+
+
+async def test_a_replica_that_drains_and_refuses_is_not_asked_again(router: Any) -> None:
+    router.update_replicas([])
+    call = pending("replica:a", "i")
+    assert (await router._choose_replica_for_request(call)).replica_id.unique_id == "a"
+    with pytest.raises(ReplicaUnavailableError):
+        await router._choose_replica_for_request(call, is_retry=True)
+
+
+async def test_a_full_replica_is_asked_again(router: Any) -> None:
+    call = pending("replica:b", "i")
+    for is_retry in (False, True, True):
+        assert (await router._choose_replica_for_request(call, is_retry=is_retry)).replica_id.unique_id == "b"
+
+
 async def test_a_voice_is_routed_by_what_the_replicas_have_to_do(router: Any) -> None:
     own = favourite("v", ["a", "b"])
     other = ({"a", "b"} - {own}).pop()
