@@ -32,7 +32,8 @@ class AlignedText:
     def sub(self, pattern: re.Pattern[str], rewrite: Rewrite | str) -> "AlignedText":
         """`pattern.sub`, where every new character stands for the whole of what was replaced.
 
-        What a replacement has in common with the match at its start or end stays as it was.
+        What a replacement has in common with the match at its start or end stays as it was; so does all of one that is
+        a part of the match, such as a word without its markup.
         """
         texts: list[str] = []
         starts: list[int] = []
@@ -42,6 +43,14 @@ class AlignedText:
             new = rewrite if isinstance(rewrite, str) else rewrite(match)
             first, last = match.span()
             if new is None or new == match.group():
+                continue
+            kept = match.group().find(new) if new else -1
+            if kept >= 0:
+                inner = slice(first + kept, first + kept + len(new))
+                texts += (self.text[done:first], new)
+                starts += (*self.starts[done:first], *self.starts[inner])
+                ends += (*self.ends[done:first], *self.ends[inner])
+                done = last
                 continue
             first, last, new = _trimmed(match.group(), new, first, last)
             texts += (self.text[done:first], new)
