@@ -9,6 +9,7 @@ from typing import Any
 
 from ray import serve
 from ray.exceptions import RayError, RayTaskError
+from ray.serve import metrics
 from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 from starlette.applications import Starlette
@@ -36,6 +37,7 @@ from serve_app.messages import (
     SpeechRequest,
     VoiceInfo,
 )
+from serve_app.metrics import OF_INGRESS, Instruments
 
 READY_TIMEOUT_S = 2.0
 """A call to a deployment without replicas waits for one; readiness does not."""
@@ -64,7 +66,9 @@ class RayService:
 
     async def prepare(self, request: SpeechRequest) -> PreparedSpeech:
         handle = self.preprocess_for(request.reference.audio if request.reference is not None else b"")
-        return await self.ledger.prepared(answer_again(lambda: answer(handle.prepare.remote(request))))
+        return await self.ledger.prepared(
+            request.request_id, answer_again(lambda: answer(handle.prepare.remote(request)))
+        )
 
     def preprocess_for(self, audio: bytes) -> DeploymentHandle:
         """The handle for a call that carries a clip."""
@@ -72,7 +76,9 @@ class RayService:
 
     async def prepare_fed(self, request: SpeechRequest) -> PreparedSpeech:
         handle = self.preprocess_for(request.reference.audio if request.reference is not None else b"")
-        return await self.ledger.prepared(answer_again(lambda: answer(handle.prepare_fed.remote(request))))
+        return await self.ledger.prepared(
+            request.request_id, answer_again(lambda: answer(handle.prepare_fed.remote(request)))
+        )
 
     async def next_text(self, fed: FedText) -> NextText:
         given: NextText = await answer_again(lambda: answer(self.preprocess.next_text.remote(fed)))
@@ -207,7 +213,8 @@ class Ingress:
 
     def __init__(self, config: ApiConfig, preprocess: DeploymentHandle, synthesis: DeploymentHandle) -> None:
         self.config = config
-        self.ledger = Ledger()
+        self.instruments = Instruments(metrics, OF_INGRESS)
+        self.ledger = Ledger(self.instruments)
         here = serve.get_replica_context()
         itself = serve.get_deployment_handle(here.deployment, here.app_name)
         self.service = RayService(preprocess, synthesis, itself, self.ledger)
@@ -217,7 +224,7 @@ class Ingress:
         return self.ledger.figures(serve.get_replica_context().replica_id.unique_id)
 
     def __serve_build_asgi_app__(self) -> Starlette:
-        app = create_api(self.service, self.config)
+        app = create_api(self.service, self.config, self.instruments)
         app.add_middleware(Replaceable, ingress=self)
         app.add_middleware(WithoutRequestId)
         return app
@@ -227,4 +234,4 @@ class Ingress:
 
         Streams that are open go on as they began; those of a key are counted anew.
         """
-        self.newest_app = create_api(self.service, self.config.with_live(user_config))
+        self.newest_app = create_api(self.service, self.config.with_live(user_config), self.instruments)

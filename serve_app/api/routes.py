@@ -15,6 +15,7 @@ from serve_app.api.compat import MODES, CompatEndpoint, instruct_is_gone
 from serve_app.api.dashscope_socket import DashscopeSocket
 from serve_app.api.error_table import error_response
 from serve_app.api.live_socket import LiveSocket
+from serve_app.api.observation import Observation
 from serve_app.api.openapi import Description
 from serve_app.api.page import page_routes
 from serve_app.api.reading import ReadingEndpoint
@@ -23,13 +24,19 @@ from serve_app.api.speech import SpeechEndpoint
 from serve_app.api.status import StatusEndpoint
 from serve_app.api.voices import VoiceDeletion, VoiceRegistration
 from serve_app.config import ApiConfig
+from serve_app.metrics import SILENT, Recorder
 
 
-def create_api(service: SpeechService, config: ApiConfig) -> Starlette:
+def create_api(service: SpeechService, config: ApiConfig, recorder: Recorder = SILENT) -> Starlette:
     """The whole HTTP interface over `service`. Pure ASGI throughout, and no Ray: tests give it a fake service."""
     catalog = Catalog(service, config)
     description = Description(config)
-    middleware = [Middleware(RequestIds), Middleware(Boundary), Middleware(Access, load_keys(config), config)]
+    middleware = [
+        Middleware(RequestIds),
+        Middleware(Boundary),
+        Middleware(Observation, recorder),
+        Middleware(Access, load_keys(config), config),
+    ]
     if config.cors_allow_origins:
         middleware.insert(1, cross_origin(config))
     app = Starlette(

@@ -5,6 +5,7 @@ from dataclasses import replace
 from time import monotonic
 
 from ray import serve
+from ray.serve import metrics
 
 from serve_app.config import AppConfig
 from serve_app.figures import PreprocessFigures
@@ -18,7 +19,9 @@ from serve_app.messages import (
     SpeechRequest,
     VoiceInfo,
 )
+from serve_app.metrics import OF_PREPROCESS, Instruments
 from serve_app.preprocess.autoscaling import CallCosts
+from serve_app.preprocess.meter import Meter
 from serve_app.preprocess.preprocessor import Preprocessor
 
 
@@ -28,16 +31,13 @@ class Preprocess:
     def __init__(self, config: AppConfig) -> None:
         """Raises CheckpointError when the checkpoint's front end or a built-in voice cannot be loaded."""
         self._preprocessor = Preprocessor(config.checkpoint, config.preprocess)
-        self._num_preparing = 0
+        self._meter = Meter(Instruments(metrics, OF_PREPROCESS), lambda: self._preprocessor.prompt_lookups)
         self._costs = CallCosts()
 
     async def prepare(self, request: SpeechRequest) -> PreparedSpeech:
         """Raises InvalidRequest and its kin."""
-        self._num_preparing += 1
-        try:
-            return await asyncio.to_thread(self._costs.measured, self._prepare, request)
-        finally:
-            self._num_preparing -= 1
+        work = asyncio.to_thread(self._costs.measured, self._prepare, request)
+        return await self._meter.prepared(request.request_id, work)
 
     def _prepare(self, request: SpeechRequest) -> PreparedSpeech:
         began_at_s = monotonic()
@@ -46,7 +46,8 @@ class Preprocess:
 
     async def prepare_fed(self, request: SpeechRequest) -> PreparedSpeech:
         """The beginning of a sentence whose rest has not come. Raises InvalidRequest and its kin."""
-        return await asyncio.to_thread(self._preprocessor.prepare_fed, request)
+        work = asyncio.to_thread(self._preprocessor.prepare_fed, request)
+        return await self._meter.prepared(request.request_id, work)
 
     async def next_text(self, fed: FedText) -> NextText:
         """What of a sentence that is still being written can be fed to its utterance now."""
@@ -54,7 +55,7 @@ class Preprocess:
 
     async def figures(self) -> PreprocessFigures:
         """What this replica is doing."""
-        return PreprocessFigures(serve.get_replica_context().replica_id.unique_id, self._num_preparing)
+        return PreprocessFigures(serve.get_replica_context().replica_id.unique_id, self._meter.num_preparing)
 
     async def reading(self, text: str, normalized: bool) -> Reading:
         """How `prepare` would read a text. Raises EmptyInput."""

@@ -93,6 +93,11 @@ class Preprocessor:
             raise BuiltinVoice("A built-in voice cannot be deleted.")
         self._store.remove(id_or_name, owner)
 
+    @property
+    def prompt_lookups(self) -> tuple[int, int]:
+        """How often a voice's prompt was at hand, and how often it had to be made, so far."""
+        return self._prompts.hits, self._prompts.misses
+
     def prepare(self, request: SpeechRequest) -> PreparedSpeech:
         """Pieces of text as token ids, and the voice to speak them with.
 

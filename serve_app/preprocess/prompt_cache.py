@@ -27,6 +27,8 @@ class PromptCache(Generic[Made]):
         self._max_entries = max_entries
         self._lock = threading.Lock()
         self._prompts: OrderedDict[str, Future[Made]] = OrderedDict()
+        self.hits = 0
+        self.misses = 0
 
     def get(self, key: str, make: Callable[[], Made]) -> Made:
         """What belongs to `key`; the first to ask makes it, the others wait for it. A failure is not kept.
@@ -37,10 +39,12 @@ class PromptCache(Generic[Made]):
             future = self._prompts.get(key)
             mine = future is None
             if future is None:
+                self.misses += 1
                 future = self._prompts[key] = Future()
                 while len(self._prompts) > self._max_entries:
                     self._prompts.popitem(last=False)
             else:
+                self.hits += 1
                 self._prompts.move_to_end(key)
         if not mine:
             return future.result()

@@ -4,6 +4,7 @@ A listener consumes one second of audio per second: 25 decode steps, shared with
 of rendering. The engine keeps up while the time its steps take for one second of everybody's audio is below one second.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from serve_app.synthesis.scheduler import Limits, Work
@@ -21,14 +22,17 @@ class StepCosts:
     """Running estimates of what a step costs, in seconds, by kind of work and batch size.
 
     Between two measured sizes a cost is interpolated; beyond the largest it grows in proportion, which errs on the safe
-    side; below the smallest it is that of the smallest.
+    side; below the smallest it is that of the smallest. watch: told of every observation, in the engine's thread.
     """
 
     smoothing: float = 0.1
     table: dict[Work, dict[int, float]] = field(default_factory=lambda: {work: {} for work in Work})
+    watch: Callable[[Work, int, float], None] | None = None
 
     def observe(self, work: Work, batch_size: int, seconds: float) -> None:
         """Blends one measured step into the estimate for its kind and size."""
+        if self.watch is not None:
+            self.watch(work, batch_size, seconds)
         known = self.table[work].get(batch_size)
         self.table[work][batch_size] = seconds if known is None else known + self.smoothing * (seconds - known)
 

@@ -8,14 +8,17 @@ from typing import Any
 
 import torch
 from ray import serve
+from ray.serve import metrics
 
 from serve_app.config import AppConfig
 from serve_app.errors import NotReady, Overloaded
 from serve_app.figures import SynthesisFigures
 from serve_app.messages import AudioChunk, Int32Array, PreparedSpeech, SpeakingReplica
+from serve_app.metrics import OF_SYNTHESIS, Instruments
 from serve_app.synthesis.autoscaling import Refusals
 from serve_app.synthesis.engine import Engine, load_engine
 from serve_app.synthesis.engine_thread import EngineThread
+from serve_app.synthesis.meter import Meter
 from serve_app.synthesis.reference import load_reference_engine
 from serve_app.synthesis.warm_up import warm_up
 
@@ -37,6 +40,7 @@ class Synthesis:
         else:
             engine = load_engine(config.checkpoint, settings)
         max_step_s = max(settings.max_step_s, HANGS_AFTER_STEPS * warm_up(engine))
+        self._meter = Meter(Instruments(metrics, OF_SYNTHESIS), engine)
         self._num_spare = settings.max_streams
         self._settings = settings
         self._refusals = Refusals()
@@ -53,7 +57,7 @@ class Synthesis:
         Raises Overloaded, NotReady, GenerationFailed or InputTooLong.
         """
         try:
-            async with aclosing(self._thread.speak(speech)) as items:
+            async with aclosing(self._meter.spoken(speech, self._thread.speak(speech))) as items:
                 async for item in items:
                     yield item
         except Overloaded:
@@ -79,8 +83,7 @@ class Synthesis:
 
     async def figures(self) -> SynthesisFigures:
         """What this replica is doing. In the middle of a long step the spare streams are those of before it."""
-        with suppress(asyncio.TimeoutError):
-            self._num_spare = await asyncio.wait_for(self._thread.num_spare(), SPARE_TIMEOUT_S)
+        await self._ask_for_spare()
         replica_id = serve.get_replica_context().replica_id.unique_id
         return SynthesisFigures(replica_id, self._thread.num_streams, self._num_spare)
 
@@ -93,9 +96,16 @@ class Synthesis:
         spare = await self._thread.num_spare()
         return {"streams": self._thread.num_streams, "spare": spare, "refused": self._refusals.count()}
 
-    def check_health(self) -> None:
-        """Ray replaces the replica when this raises."""
+    async def _ask_for_spare(self) -> None:
+        with suppress(asyncio.TimeoutError):
+            self._num_spare = await asyncio.wait_for(self._thread.num_spare(), SPARE_TIMEOUT_S)
+
+    async def check_health(self) -> None:
+        """Ray replaces the replica when this raises; it calls it every second, which is when gauges are set."""
         fault = self._thread.fault()
+        if fault is None:
+            await self._ask_for_spare()
+        self._meter.refresh(self._thread.num_streams, self._num_spare, works=fault is None)
         if fault is not None:
             raise NotReady(fault)
 

@@ -27,6 +27,7 @@ from serve_app.messages import (
     SpeechRequest,
     VoicePrompt,
 )
+from serve_app.metrics import SILENT
 from tests.fakes import NO_IDS
 
 REQUEST = SpeechRequest("r", "Hello.")
@@ -72,7 +73,7 @@ class Handle:
 def service_over(work: Callable[[], Any]) -> tuple[RayService, Handle]:
     handle = Handle(work)
     stage = cast(DeploymentHandle, handle)
-    return RayService(stage, stage, stage, Ledger()), handle
+    return RayService(stage, stage, stage, Ledger(SILENT)), handle
 
 
 def task_error(cause: Exception) -> Exception:

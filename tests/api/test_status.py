@@ -14,6 +14,7 @@ from serve_app.config import ApiConfig
 from serve_app.errors import EmptyInput, GenerationFailed, NotReady, Overloaded, SpeechError
 from serve_app.figures import IngressFigures, PreprocessFigures, ServiceFigures, SynthesisFigures
 from serve_app.messages import AudioChunk, PreparedSpeech, SpeechRequest
+from serve_app.metrics import SILENT
 from tests.api.live import assert_error, client_of
 from tests.fakes import FakeService
 
@@ -80,14 +81,14 @@ async def test_replicas_are_asked_once_a_second_however_many_ask() -> None:
 
 async def spoken(ledger: Ledger, service: FakeService, voice: str = "default") -> AsyncGenerator[AudioChunk, None]:
     """What the ingress does with one request."""
-    prepared = await ledger.prepared(service.prepare(SpeechRequest("r", "Hello.", voice)))
+    prepared = await ledger.prepared("r", service.prepare(SpeechRequest("r", "Hello.", voice)))
     async with aclosing(ledger.heard(prepared, service.speak(prepared))) as chunks:
         async for chunk in chunks:
             yield chunk
 
 
 async def test_the_ledger_follows_a_request_through_its_stages() -> None:
-    ledger = Ledger()
+    ledger = Ledger(SILENT)
     service = FakeService(prepare_gate=asyncio.Semaphore(0), gate=asyncio.Semaphore(0), chunk_samples=6_000)
     assert service.prepare_gate is not None and service.gate is not None
 
@@ -129,7 +130,7 @@ async def test_the_ledger_follows_a_request_through_its_stages() -> None:
     ],
 )
 async def test_how_streams_end(error: Exception, after: int, end: str) -> None:
-    ledger = Ledger()
+    ledger = Ledger(SILENT)
     with pytest.raises(type(error)):
         async for _ in spoken(ledger, FakeService(speak_error=error, error_after=after)):
             pass
@@ -140,7 +141,7 @@ async def test_how_streams_end(error: Exception, after: int, end: str) -> None:
 
 @pytest.mark.parametrize(("error", "end"), [(EmptyInput("no"), "invalid"), (Overloaded("full"), "refused")])
 async def test_how_preparing_ends(error: SpeechError, end: str) -> None:
-    ledger = Ledger()
+    ledger = Ledger(SILENT)
     with pytest.raises(type(error)):
         async for _ in spoken(ledger, FakeService(prepare_error=error)):
             pass
@@ -148,7 +149,7 @@ async def test_how_preparing_ends(error: SpeechError, end: str) -> None:
 
 
 async def test_a_listener_that_leaves() -> None:
-    ledger = Ledger()
+    ledger = Ledger(SILENT)
     async with aclosing(spoken(ledger, FakeService())) as chunks:
         await anext(chunks)
     assert ledger.figures("x").recent == {"left": 1} and ledger.figures("x").speaking == 0
@@ -160,8 +161,8 @@ async def test_underruns_are_those_of_who_plays_at_once() -> None:
             yield AudioChunk(np.full(240, 0.5, np.float32), 0, 1)  # 10 ms of sound
             await asyncio.sleep(0.05)
 
-    ledger, service = Ledger(), FakeService()
-    prepared = await ledger.prepared(service.prepare(SpeechRequest("r", "Hello.")))
+    ledger, service = Ledger(SILENT), FakeService()
+    prepared = await ledger.prepared("r", service.prepare(SpeechRequest("r", "Hello.")))
     async with aclosing(ledger.heard(prepared, late(prepared))) as chunks:
         assert len([chunk async for chunk in chunks]) == 3
     assert ledger.figures("x").recent == {"spoken": 1, "underruns": 2}
