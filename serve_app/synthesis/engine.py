@@ -132,10 +132,10 @@ class StreamingEngine:
         listeners = self.num_listeners
         return min(self._config.max_streams - listeners, self._capacity.spare(listeners))
 
-    def _progress(self) -> Iterable[Progress]:
     def prefix_counts(self) -> tuple[int, int]:
         return self.prefixes.hits, self.prefixes.misses
 
+    def _progress(self) -> Iterable[Progress]:
         return (stream.progress for stream in self._streams.values())
 
     @property
