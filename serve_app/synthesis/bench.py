@@ -210,6 +210,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=10.0, help="length of each utterance")
     parser.add_argument("--prompt-tokens", type=int, default=87)
     parser.add_argument("--poisson", type=float, metavar="RATE", help="also: open loop, requests per second, for 60 s")
+    parser.add_argument("--costs", type=Path, metavar="FILE", help="write the cost table that was measured, for simulate")
     parser.add_argument("--compare", choices=("reference",), help="run upstream's way too and print ratios")
     return parser.parse_args(arguments)
 
@@ -233,6 +234,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, object]:
         else:
             warm_up(engine)
             figures = measure(engine, voices, options)
+            if options.costs:
+                options.costs.write_text(json.dumps({work.value: sizes for work, sizes in engine.costs.table.items()}))
     figures["peak_rss_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     print(json.dumps(figures))
     return figures
