@@ -116,6 +116,9 @@ class SynthesisConfig(LiveSynthesisConfig):
     min_token_text_ratio: float = Field(default=2, ge=0)
     max_token_text_ratio: float = Field(default=20, gt=0)
     """Bounds of an utterance: speech tokens for each text token (upstream's names and values)."""
+    trim_leading_silence: bool = False
+    """Leave out the silence before a request's first word, up to a second of it, so that a voice is heard sooner. The
+    samples are then no longer those of the whole utterance, from its first one on."""
     retry_s: float = Field(default=3.0, ge=0)
     """A sentence on which the model gets stuck before its listener hears of it is tried once more, from another seed,
     if it was begun no longer ago than this."""

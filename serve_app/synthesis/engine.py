@@ -24,6 +24,7 @@ from serve_app.synthesis.capacity import DEFAULT_MAX_LOAD, Capacity, StepCosts
 from serve_app.synthesis.guards import LengthRule
 from serve_app.synthesis.interleave import Interleave
 from serve_app.synthesis.language_stage import LanguageStage
+from serve_app.synthesis.leading_silence import LeadingSilence
 from serve_app.synthesis.render_stage import FlowPrefixCache, RenderStage
 from serve_app.synthesis.sampling import Sampler, utterance_seed
 from serve_app.synthesis.scheduler import Batch, Limits, Playback, Progress, Scheduler, Work
@@ -155,6 +156,7 @@ class StreamingEngine:
             min_tokens=min_tokens,
             max_tokens=max_tokens,
             interleave=self._interleave(utterance) if speech.fed else None,
+            leading_silence=self._leading_silence(utterance, index),
         )
         if not self._language.fits(stream):
             raise InputTooLong("the reference clip and one sentence of the text together are too long for the model")
@@ -164,6 +166,11 @@ class StreamingEngine:
             raise Overloaded("one more listener would make those that are playing run dry")
         self._language.open(stream)
         self._streams[stream_id] = stream
+
+    def _leading_silence(self, utterance: PreparedUtterance, index: int) -> LeadingSilence | None:
+        """Only before the first word of a request: between sentences, and where it was asked for, silence is meant."""
+        wanted = self._config.trim_leading_silence and index == 0 and utterance.pause_before_s == 0
+        return LeadingSilence() if wanted else None
 
     def _interleave(self, utterance: PreparedUtterance) -> Interleave:
         dims = self._language_dims
@@ -286,10 +293,12 @@ class StreamingEngine:
         speaking = [stream for stream in streams if stream.tokens]
         if not speaking:
             return events
-        for stream, (samples, last) in zip(speaking, self._render.render(speaking), strict=True):
-            if not np.isfinite(samples).all():
+        for stream, (rendered, last) in zip(speaking, self._render.render(speaking), strict=True):
+            if not np.isfinite(rendered).all():
                 events.append(self._failed(stream, GenerationFailed("the model produced no valid sound")))
                 continue
+            trim = stream.leading_silence
+            samples = rendered if trim is None else trim.trim(rendered, last=last)
             events.append(self._event(stream, samples, finished=last))
             if last:
                 self.close(stream.stream_id)

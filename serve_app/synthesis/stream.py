@@ -10,6 +10,7 @@ from serve_app.messages import SAMPLE_RATE_HZ, Float32Array, PreparedUtterance, 
 from serve_app.model.flow import FlowState
 from serve_app.model.vocoder import VocoderState
 from serve_app.synthesis.interleave import Interleave
+from serve_app.synthesis.leading_silence import LeadingSilence
 from serve_app.synthesis.mel_stretch import StretchState
 from serve_app.synthesis.scheduler import Progress
 
@@ -62,6 +63,7 @@ class SpeechStream:
     fault: why the stream must end now.
     prompt_ids: int64 [P], the voice's speech tokens that the flow starts with.
     flow, stretch, vocoder: rendering state, None before the prompt is read.
+    leading_silence: what is left out before the first sound; None where nothing is.
     num_reported_tokens: how many of `tokens` events have accounted for.
     """
 
@@ -88,6 +90,7 @@ class SpeechStream:
     flow: FlowState | None = None
     stretch: StretchState | None = None
     vocoder: VocoderState | None = None
+    leading_silence: LeadingSilence | None = None
     num_reported_tokens: int = 0
 
     @property

@@ -1,0 +1,86 @@
+"""Silence before the first word is left out, and nothing else."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from serve_app.config import SynthesisConfig
+from serve_app.messages import Float32Array
+from serve_app.model.checkpoint import Checkpoint
+from serve_app.synthesis.engine import StreamingEngine
+from serve_app.synthesis.leading_silence import LeadingSilence
+from serve_app.synthesis.stream import SpeechStream
+from tests.synthesis.conftest import make_utterance, make_voice, open_stream, run
+
+RATE = 24_000
+KEPT = 720
+
+
+def quiet(seconds: float) -> Float32Array:
+    return (np.random.default_rng(0).normal(size=round(seconds * RATE)) * 1e-4).astype(np.float32)
+
+
+def voice(seconds: float) -> Float32Array:
+    return np.sin(np.arange(round(seconds * RATE)) * 0.05 + 1.0).astype(np.float32)
+
+
+def trimmed(samples: Float32Array, chunk: int) -> Float32Array:
+    silence = LeadingSilence()
+    starts = range(0, len(samples), chunk)
+    parts = [silence.trim(samples[start : start + chunk], last=start == starts[-1]) for start in starts]
+    return np.concatenate(parts)
+
+
+@pytest.mark.parametrize("chunk", [100, 4_800, 24_000, 10**6])
+def test_all_but_a_little_of_the_silence_is_left_out_however_it_is_cut_into_chunks(chunk: int) -> None:
+    sound = np.concatenate((quiet(0.4), voice(0.3), quiet(0.5), voice(0.2)))
+    result = trimmed(sound, chunk)
+    assert len(result) == len(sound) - round(0.4 * RATE) + KEPT
+    np.testing.assert_array_equal(result[120:], sound[-len(result) :][120:])
+    assert result[0] == 0, "faded in"
+
+
+def test_a_sound_at_once_is_not_touched() -> None:
+    sound = np.concatenate((voice(0.2), quiet(0.2)))
+    np.testing.assert_array_equal(trimmed(sound, 4_800), sound)
+
+
+def test_at_most_a_second_is_left_out() -> None:
+    sound = np.concatenate((quiet(2.5), voice(0.1)))
+    assert len(trimmed(sound, 4_800)) == len(sound) - RATE
+    assert len(trimmed(quiet(0.5), 4_800)) == KEPT, "an utterance without a sound"
+
+
+def make_silent_at_first(engine: StreamingEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first chunk of the next stream begins with 0.2 s of silence: random weights never do."""
+    render = engine._render.render
+    chunks: list[Float32Array] = []
+
+    def silent(streams: Sequence[SpeechStream]) -> list[tuple[Float32Array, bool]]:
+        ((samples, last),) = render(streams)
+        if not chunks:
+            samples = samples.copy()
+            samples[:4_800] = 0
+        chunks.append(samples)
+        return [(samples, last)]
+
+    monkeypatch.setattr(engine._render, "render", silent)
+
+
+def test_the_engine_trims_the_first_utterance_where_it_is_asked_to(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoken = []
+    for trim in (False, True):
+        config = SynthesisConfig(max_streams=2, max_positions=512, trim_leading_silence=trim)
+        engine = StreamingEngine(checkpoint, config)
+        make_silent_at_first(engine, monkeypatch)
+        voice = make_voice(1)
+        open_stream(engine, 0, voice, make_utterance(voice, 1), 1)
+        spoken.append(run(engine)[0])
+    assert not spoken[0].samples[:4_000].any()
+    assert len(spoken[1].samples) < len(spoken[0].samples) - 4_000
+    assert spoken[1].num_tokens == spoken[0].num_tokens and spoken[1].events[-1].finished
+    tail = len(spoken[1].samples) - KEPT
+    np.testing.assert_array_equal(spoken[1].samples[-tail:], spoken[0].samples[-tail:])
