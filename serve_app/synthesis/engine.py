@@ -73,10 +73,10 @@ class Engine(Protocol):
 
     def num_spare(self) -> int:
         """Listeners that could still be taken without making others run dry."""
-    def prefix_counts(self) -> tuple[int, int]:
-        """How many utterances found their voice's flow prefix, and for how many it had to be computed."""
         ...
 
+    def prefix_counts(self) -> tuple[int, int]:
+        """How many utterances found their voice's flow prefix, and for how many it had to be computed."""
         ...
 
     def adjust(self, settings: LiveSynthesisConfig) -> None:
