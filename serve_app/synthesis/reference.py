@@ -182,7 +182,12 @@ class ReferenceEngine:
         hidden, stream.cache = model.llm.forward_one_step(stream.input, mask, stream.cache)
         scores = model.llm_decoder(hidden[:, -1]).log_softmax(dim=-1)[0]
         too_early = len(stream.tokens) < stream.min_tokens
-        token = int(model.sampling_ids(scores, stream.tokens, 25, ignore_eos=too_early))
+        try:
+            token = int(model.sampling_ids(scores, stream.tokens, 25, ignore_eos=too_early))
+        except RuntimeError:
+            # A model that is sure it has ended draws the end a hundred times, and upstream gives up: drawn without it.
+            scores[self._upstream.dims.language_model.speech_vocab :] = -torch.inf
+            token = int(model.sampling_ids(scores, stream.tokens, 25, ignore_eos=False))
         if token >= self._upstream.dims.language_model.speech_vocab:
             stream.generated = True
         else:
