@@ -1,5 +1,6 @@
 """Limits of a Serve YAML that are sound each by itself and impossible together."""
 
+import importlib
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeGuard
 
@@ -10,6 +11,8 @@ from serve_app.schema_faults import Finding, Place
 def limit_faults(deployment: Mapping[str, Any], place: Place, arguments: object) -> Iterator[Finding]:
     """What Ray takes and cannot do, and limits that keep another from ever being reached."""
     options, scaling = deployment.get("ray_actor_options"), deployment.get("autoscaling_config")
+    if isinstance(scaling, dict):
+        yield from policy_faults(scaling.get("policy"), (*place, "autoscaling_config", "policy"))
     gpus = options.get("num_gpus") if isinstance(options, dict) else None
     if is_number(gpus) and gpus > 1 and gpus != int(gpus):
         yield Finding((*place, "ray_actor_options", "num_gpus"), "more than one GPU must be a whole number")
@@ -37,6 +40,23 @@ def _share_faults(gpus: float, place: Place, arguments: object) -> Iterator[Find
     elif is_number(share) and share > gpus:
         message = f"is less than args.synthesis.gpu_memory_share ({share}): the replicas' memory does not add up"
         yield Finding((*place, "ray_actor_options", "num_gpus"), message)
+
+
+def policy_faults(policy: object, place: Place) -> Iterator[Finding]:
+    """Arguments that one of our own autoscaling policies does not take: Ray would learn of it in its controller."""
+    path = policy.get("policy_function") if isinstance(policy, dict) else None
+    if not isinstance(path, str) or not path.startswith("serve_app."):
+        return
+    module, _, name = path.replace(":", ".").rpartition(".")
+    try:
+        made = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError):
+        return  # said by Ray's own schema
+    arguments = policy.get("policy_kwargs") if isinstance(policy, dict) else None
+    try:
+        made(**(arguments if isinstance(arguments, dict) else {}))
+    except (TypeError, ValueError) as error:
+        yield Finding((*place, "policy_kwargs"), str(error))
 
 
 def argument(arguments: object, part: str, name: str, default: object) -> object:

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from serve_app.checkpoint_files import missing_files
 from serve_app.config import AppConfig, LiveApiConfig, LiveSynthesisConfig, PreprocessConfig
-from serve_app.limit_faults import argument, is_number, limit_faults
+from serve_app.limit_faults import argument, is_number, limit_faults, policy_faults
 from serve_app.schema_faults import Finding, Place, schema_faults, suggestion, unknown_key
 
 IMPORT_PATH = "serve_app.app:build"
@@ -95,6 +95,7 @@ class Checker:
     def _check_application(self, application: Mapping[str, Any], place: Place) -> Iterator[Finding]:
         if application.get("autoscaling_policy") is not None:
             yield from schema_faults(self.policy, application["autoscaling_policy"], (*place, "autoscaling_policy"))
+            yield from policy_faults(application["autoscaling_policy"], (*place, "autoscaling_policy"))
         path = application.get("import_path")
         if path != IMPORT_PATH:
             ours = isinstance(path, str) and path.split(".")[0] == "serve_app"

@@ -179,6 +179,13 @@ applications:
     assert lines(text, enough) == []
 
 
+def policy(function: str, arguments: str) -> str:
+    """An autoscaling_config, in YAML's short form."""
+    return (
+        f"autoscaling_config: {{policy: {{policy_function: 'serve_app.{function}', policy_kwargs: {{{arguments}}}}}}}"
+    )
+
+
 @pytest.mark.parametrize(
     ("deployment", "fault"),
     [
@@ -187,6 +194,9 @@ applications:
         ("name: Ingress, user_config: {default_voic: x}", "unknown key; did you mean default_voice?"),
         ("name: Preprocess, user_config: {a: 1}", "Preprocess has no settings that change while it runs"),
         ("name: Synthesis, ray_actor_options: {num_gpus: 0.25}", "num_gpus: is less than"),
+        (f"name: Synthesis, {policy('synthesis.autoscaling:SpareStreams', 'spare_shar: 1')}", "'spare_shar'"),
+        (f"name: Synthesis, {policy('synthesis.autoscaling:SpareStreams', 'spare_share: 1')}", "policy_kwargs: 0 <= "),
+        (f"name: Preprocess, {policy('preprocess.autoscaling:QueueTime', 'keep: 2')}", "policy_kwargs: max_wait_s > 0"),
     ],
 )
 def test_settings_that_change_and_shares_of_a_gpu(deployment: str, fault: str) -> None:
