@@ -4,6 +4,7 @@
     python -m tests.scale.growth           1 -> 3 -> 1 synthesis replicas as listeners come and go
     python -m tests.scale.updates          streams in flight during changes, a redeploy and a scale-down
     python -m tests.scale.logical_gpus     replicas on fractions of a GPU that is only counted
+    python -m tests.scale.shipped          configs/cluster.yaml as it is, on two nodes
     python -m tests.scale.overhead         the service against the bare engine, in both proxy modes
 
 Each ends in one JSON line.

@@ -8,7 +8,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,7 +107,7 @@ def wait_until(condition: Callable[[], bool], what: str, timeout_s: float) -> fl
 
 
 @contextmanager
-def served_cluster(*nodes: dict[str, float], mode: dict[str, str] = STOCK) -> Iterator[ServedCluster]:
+def served_cluster(*nodes: Mapping[str, float], mode: dict[str, str] = STOCK) -> Iterator[ServedCluster]:
     """A cluster of so many nodes, without a service yet; ended, with everything on it, when the block ends.
 
     nodes: `num_cpus`, `num_gpus` and `resources` of each, the head first. mode: `STOCK` or `THROUGHPUT`. To be called

@@ -3,11 +3,13 @@
 The same sentence is spoken by an engine in this process, prepared beforehand, and over HTTP by the service, in turn,
 so that both meet the same machine. First sound, from the call or the request on; the overhead is the difference of
 medians. It holds everything between client and engine: HTTP, proxy, ingress, preparing the text on another replica, and
-the way back.
+the way back. Beside it the CPU time of each stage, what it takes when idle left out: `serve_app.synthesis.sizing` needs
+that of a request in preprocessing, and of a second of sound in proxy and ingress.
 """
 
 import argparse
 import asyncio
+import contextlib
 import json
 import statistics
 import subprocess
@@ -23,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from serve_app.config import AppConfig, SynthesisConfig
+from serve_app.loadtest.machine import load_psutil
 from serve_app.loadtest.speech_client import SpeechClient
 from serve_app.loadtest.target import Target, endpoint_of
 from serve_app.messages import AudioChunk, PreparedSpeech, SpeechRequest
@@ -35,6 +38,13 @@ from tests.scale.cluster import STOCK, THROUGHPUT, served_cluster, settings_of
 
 MODES = {"stock": STOCK, "throughput": THROUGHPUT}
 DEMO = ROOT / "pretrained_models/cosyvoice2-demo"
+STAGES = {"ServeReplica:speech:Ingress": "ingress", "ServeReplica:speech:Preprocess": "preprocess"} | {
+    "ServeReplica:speech:Synthesis": "synthesis",
+    "ProxyActor": "proxy",
+    "HAProxyManager": "proxy",
+    "haproxy": "proxy",
+}
+IDLE_S = 5.0
 TEXT = "The train leaves at half past seven."
 VOICE = "clara"
 
@@ -58,6 +68,9 @@ def main() -> None:
         )
         found += json.loads(ended.stdout.splitlines()[-1])
     Console().print(table(found))
+    for each in found[:: len(options.clients)]:
+        print(f"{each['mode']}: CPU ms for a request {each['cpu_ms_per_request']}")
+        print(f"{each['mode']}: CPU ms for a second of sound {each['cpu_ms_per_s_of_sound']}")
     print(json.dumps(found))
 
 
@@ -104,10 +117,12 @@ async def compare(
     thread: EngineThread, prepared: PreparedSpeech, target: Target, mode: str, clients: Sequence[int], num_requests: int
 ) -> list[dict[str, Any]]:
     async with SpeechClient(target) as client:
+        spoken_s: list[float] = []
 
         async def over_http() -> float:
             record = await client.speak(0, TEXT, time.monotonic(), 0.0)
             assert record.figures is not None, record.error_detail
+            spoken_s.append(record.figures.audio_s)
             return record.figures.ttfp_s
 
         async def by_the_engine() -> float:
@@ -119,6 +134,11 @@ async def compare(
             return first_s
 
         await rounds([over_http, by_the_engine], 1, 2)  # both know the voice from here on
+        idle = stage_cpu_s()
+        await asyncio.sleep(IDLE_S)
+        before, began_s = stage_cpu_s(), time.monotonic()
+        idle_rate = {stage: (before[stage] - idle[stage]) / IDLE_S for stage in before}
+        spoken_s.clear()
         found: list[dict[str, Any]] = []
         for number in clients:
             service, engine = await rounds([over_http, by_the_engine], number, max(2, num_requests // number))
@@ -126,6 +146,11 @@ async def compare(
             overhead_ms = round(of_service["p50"] - of_engine["p50"], 1)
             figures = {"service_ms": of_service, "engine_ms": of_engine, "overhead_p50_ms": overhead_ms}
             found.append({"mode": mode, "clients": number, **figures})
+        lasted_s = time.monotonic() - began_s
+        used_s = {stage: cpu_s - before[stage] - lasted_s * idle_rate[stage] for stage, cpu_s in stage_cpu_s().items()}
+        for each in found:
+            each["cpu_ms_per_request"] = {s: round(1000 * used_s[s] / len(spoken_s), 1) for s in sorted(used_s)}
+            each["cpu_ms_per_s_of_sound"] = {s: round(1000 * used_s[s] / sum(spoken_s), 1) for s in sorted(used_s)}
     return found
 
 
@@ -136,6 +161,21 @@ async def rounds(ways: Sequence[Callable[[], Awaitable[float]]], at_once: int, n
         for way, times in zip(ways, times_s, strict=True):
             times.extend(await asyncio.gather(*(way() for _ in range(at_once))))
     return times_s
+
+
+def stage_cpu_s() -> dict[str, float]:
+    """CPU seconds so far of each stage's processes, of those that this one has started."""
+    psutil = load_psutil()
+    assert psutil is not None
+    used_s = dict.fromkeys(STAGES.values(), 0.0)
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            title = " ".join(process.cmdline()) or process.name()
+            stage = next((stage for word, stage in STAGES.items() if word in title), None)
+            if stage is not None:
+                times = process.cpu_times()
+                used_s[stage] += times.user + times.system
+    return used_s
 
 
 def spread(values_s: Sequence[float]) -> dict[str, float]:
