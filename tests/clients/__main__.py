@@ -58,7 +58,9 @@ def service() -> Iterator[str]:
 def run(name: str, url: str, folder: Path) -> bool:
     """Whether a client got what it should have."""
     script = Path(__file__).parent / f"{name}_client.py"
-    ended = subprocess.run([str(environment(name, folder)), str(script), url], check=False, timeout=TIMEOUT_S)
+    command = [str(environment(name, folder)), str(script), url]
+    quiet = {**os.environ, "LOGURU_LEVEL": "ERROR"}
+    ended = subprocess.run(command, check=False, timeout=TIMEOUT_S, env=quiet)
     print(f"{name}: {'ok' if ended.returncode == 0 else 'FAILED'}", flush=True)
     return ended.returncode == 0
 
