@@ -84,12 +84,12 @@ class SpareStreams:
     def wanted(self, demand: float, capacity: float, num_reporting: int, target: int) -> int:
         """Replicas wanted for so many streams, those that were refused included.
 
-        capacity: streams that `num_reporting` replicas could hold together; target: replicas wanted so far. Without a
-        report, or from replicas that can hold nothing, nothing can be concluded: the target stays.
+        capacity: streams that `num_reporting` replicas could hold together, at least one each: an idle engine takes
+        anybody, however slow it is. target: replicas wanted so far; without a report it stays.
         """
-        if num_reporting == 0 or capacity <= 0:
+        if num_reporting == 0:
             return target
-        each = capacity / num_reporting
+        each = max(1.0, capacity / num_reporting)
         needed = max(1, math.ceil(demand / (each * (1 - self._spare_share))))
         if needed > target:
             return needed

@@ -49,7 +49,7 @@ def test_a_steady_load_settles_in_one_step(streams: int) -> None:
         assert policy.wanted(streams, 10 * settled, settled, settled) == settled
 
 
-DEMAND, EACH, TARGET = st.floats(0, 1e5), st.floats(0.5, 1000), st.integers(1, 1000)
+DEMAND, EACH, TARGET = st.floats(0, 1e5), st.floats(1, 1000), st.integers(1, 1000)
 
 
 @given(DEMAND, EACH, TARGET)
@@ -109,8 +109,9 @@ def test_refusals_are_forgotten_after_their_window() -> None:
     assert refusals.count() == 0
 
 
-def test_replicas_that_can_hold_nothing_do_not_divide_by_zero() -> None:
-    assert SpareStreams().wanted(demand=0, capacity=0, num_reporting=2, target=2) == 2
+def test_replicas_too_slow_for_a_single_listener_still_take_one_and_leave_when_idle() -> None:
+    assert SpareStreams()(context([0, 0], [0, 0], 2)) == (1, {})
+    assert SpareStreams()(context([1, 1], [0, 0], 2)) == (3, {})
 
 
 @pytest.mark.parametrize("shares", [(-0.1, 0.5), (0.5, 0.5), (0.2, 1.0)])
