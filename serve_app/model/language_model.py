@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from serve_app.model.dims import LanguageModelDims
 from serve_app.model.kv_cache import KVCache
-from serve_app.model.transformer import DecoderLayer, Rotary, frozen
+from serve_app.model.transformer import DecoderLayer, Reading, Rotary, RowReading, SpanReading, frozen
 
 BACKBONE = "llm.model.model."
 """Where the names of Qwen2's own tensors start."""
@@ -126,18 +126,24 @@ class LanguageModel(nn.Module):
         """
         span = cache.span(int(positions.max()) + 1)
         device = self.speech_embedding.device
-        return self.decode_span(speech_ids.to(device), cache, slots.to(device), positions.to(device), span)
+        if device.type != "cpu":
+            return self.decode_span(speech_ids.to(device), cache, slots.to(device), positions.to(device), span)
+        rows = [(slot, position + 1) for slot, position in zip(slots.tolist(), positions.tolist(), strict=True)]
+        return self._decode(speech_ids, cache, RowReading(slots, positions, rows))
 
     @torch.inference_mode()
     def decode_span(self, speech_ids: Tensor, cache: KVCache, slots: Tensor, positions: Tensor, span: int) -> Tensor:
         """`decode` with everything on the model's device and the cache read up to `span`: no data is looked at."""
         places = torch.arange(span, device=positions.device)
         mask = (places <= positions[:, None])[:, None, None]
-        rotary = self._rotary(positions)
+        return self._decode(speech_ids, cache, SpanReading(slots, positions, mask))
+
+    def _decode(self, speech_ids: Tensor, cache: KVCache, reading: Reading) -> Tensor:
+        rotary = self._rotary(reading.positions)
         x = self.embed_speech(speech_ids)
         for layer, keys, values in zip(self.layers, cache.keys, cache.values, strict=True):
             assert isinstance(layer, DecoderLayer)
-            x = layer.decode(x, rotary, mask, keys, values, slots, positions)
+            x = layer.decode(x, rotary, keys, values, reading)
         return self._logits(x)
 
     def _rotary(self, positions: Tensor) -> Rotary:

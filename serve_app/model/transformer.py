@@ -1,7 +1,8 @@
 """Qwen2's decoder layers over a slotted key/value cache. Architecture: Qwen2 technical report (arXiv 2407.10671)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,59 @@ class Rotary:
         """x: [N, heads, head_dim] -> the same shape. Pairs are (i, i + head_dim / 2)."""
         first, second = x.chunk(2, dim=-1)
         return x * self.cos[:, None] + torch.cat((-second, first), dim=-1) * self.sin[:, None]
+
+
+class Reading(Protocol):
+    """The slots that a decode reads and writes, and how.
+
+    slots, positions: [B], the latter of the newest entry, which is written before it is read.
+    """
+
+    @property
+    def slots(self) -> Tensor: ...
+
+    @property
+    def positions(self) -> Tensor: ...
+
+    def attend(self, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """query: [B, kv_heads, group, d]; keys, values: [slots, kv_heads, max_positions, d] -> like query."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SpanReading:
+    """All streams at once over copies of the same length: of fixed shape, as a CUDA graph needs it.
+
+    mask: [B, 1, 1, span], True where a query may look.
+    """
+
+    slots: Tensor
+    positions: Tensor
+    mask: Tensor
+
+    def attend(self, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        span = self.mask.shape[-1]
+        own_keys, own_values = (cache[:, :, :span].index_select(0, self.slots) for cache in (keys, values))
+        return F.scaled_dot_product_attention(query, own_keys, own_values, attn_mask=self.mask)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RowReading:
+    """Stream by stream, each as far as it goes, with no copy: half to a quarter of the time on a CPU.
+
+    rows: slot and number of entries of each.
+    """
+
+    slots: Tensor
+    positions: Tensor
+    rows: Sequence[tuple[int, int]]
+
+    def attend(self, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        attended = [
+            F.scaled_dot_product_attention(part, keys[slot, None, :, :count], values[slot, None, :, :count])
+            for part, (slot, count) in zip(torch.split(query, 1), self.rows, strict=True)
+        ]
+        return attended[0] if len(attended) == 1 else torch.cat(attended)
 
 
 class DecoderLayer(nn.Module):
@@ -70,34 +124,26 @@ class DecoderLayer(nn.Module):
         )
         return self._finish(x, attended.flatten(0, 1).transpose(0, 1).flatten(1))
 
-    def decode(
-        self, x: Tensor, rotary: Rotary, mask: Tensor, keys: Tensor, values: Tensor, slots: Tensor, positions: Tensor
-    ) -> Tensor:
-        """One new position of each of B streams.
+    def decode(self, x: Tensor, rotary: Rotary, keys: Tensor, values: Tensor, reading: "Reading") -> Tensor:
+        """One new position of each of B streams. x: [B, hidden].
 
-        x: [B, hidden]; slots, positions: [B]; mask: [B, 1, 1, span], True where a query may look.
         keys, values: [slots, kv_heads, max_positions, head_dim], this layer's whole cache, written too.
         """
         query, key, value = self._project(x, rotary)
-        keys[slots, :, positions] = key
-        values[slots, :, positions] = value
+        keys[reading.slots, :, reading.positions] = key
+        values[reading.slots, :, reading.positions] = value
         # The query heads of a group stand where a prefill has its query positions: [B, kv_heads, group, d].
-        span = mask.shape[-1]
-        attended = F.scaled_dot_product_attention(
-            query.reshape(len(x), self._dims.kv_heads, -1, self._dims.head_dim),
-            keys[:, :, :span][slots],
-            values[:, :, :span][slots],
-            attn_mask=mask,
-        )
-        return self._finish(x, attended.flatten(1))
+        grouped = query.reshape(len(x), self._dims.kv_heads, -1, self._dims.head_dim)
+        return self._finish(x, reading.attend(grouped, keys, values).flatten(1))
 
     def _project(self, x: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor, Tensor]:
         """x: [N, hidden] -> query [N, query_heads, d], key and value [N, kv_heads, d], positions applied."""
         dims = self._dims
         normed = F.rms_norm(x, (dims.hidden,), self.attention_norm, dims.rms_eps)
         heads = self.qkv(normed).view(len(x), -1, dims.head_dim)
-        query, key, value = heads.split((dims.query_heads, dims.kv_heads, dims.kv_heads), dim=1)
-        return rotary.rotate(query), rotary.rotate(key), value
+        rotated = rotary.rotate(heads[:, : -dims.kv_heads])
+        query, key = torch.split(rotated, [dims.query_heads, dims.kv_heads], dim=1)
+        return query, key, heads[:, -dims.kv_heads :]
 
     def _finish(self, x: Tensor, attended: Tensor) -> Tensor:
         """x: [N, hidden], the layer's input; attended: [N, query_heads * head_dim] -> [N, hidden]."""

@@ -72,9 +72,9 @@ class Sampler:
         logits: [B, V]. recent: int64 [B, window], the last outputs, padded with -1. stops_allowed: bool [B, N], False
         masks one of the last N ids, which are not speech. random: float [B, 2] in [0, 1).
         """
-        blocked = torch.zeros_like(logits, dtype=torch.bool)
-        blocked[:, -stops_allowed.shape[1] :] = ~stops_allowed
-        probabilities = logits.masked_fill(blocked, -torch.inf).softmax(-1)
+        scores = logits.to(torch.float32, copy=True)
+        scores[:, -stops_allowed.shape[1] :].masked_fill_(~stops_allowed, -torch.inf)
+        probabilities = scores.softmax(-1)
 
         top, ids = probabilities.topk(min(self.dims.top_k, probabilities.shape[-1]), dim=-1)
         before = top.cumsum(-1) - top

@@ -145,7 +145,7 @@ def test_batched_decode_equals_alone(model: LanguageModel, cache: KVCache) -> No
         )
         cache.give_back(slot)
 
-    slots = [cache.take() for _ in range(4)][1:]
+    filler, *slots = [cache.take() for _ in range(4)]
     for slot, prefix in zip(slots, prefixes, strict=True):
         model.prefill(prefix, cache, slot, 0)
     for step, tokens in enumerate(steps):
@@ -153,6 +153,15 @@ def test_batched_decode_equals_alone(model: LanguageModel, cache: KVCache) -> No
         logits = model.decode(tokens, cache, torch.tensor(slots), positions_now)
         for row in range(3):
             assert (logits[row] - alone[row][step]).abs().max() < TOLERANCE
+        # Again, in fixed shapes: the same entries are written, and a row of another slot fills the batch up.
+        fixed = model.decode_span(
+            torch.cat((tokens, tokens[:1])),
+            cache,
+            torch.tensor([*slots, filler]),
+            torch.cat((positions_now, torch.zeros(1, dtype=torch.int64))),
+            cache.span(int(positions_now.max()) + 1),
+        )
+        assert (fixed[:3] - logits).abs().max() < TOLERANCE
 
 
 def test_used_slot_equals_fresh_slot(model: LanguageModel, tensors: dict[str, Tensor]) -> None:
