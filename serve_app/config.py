@@ -125,6 +125,23 @@ class SynthesisConfig(LiveSynthesisConfig):
     first_hop_tokens: int = Field(default=12, ge=1, le=25)
     """Speech tokens (40 ms each) of the first chunk: a voice's prompt is cut, from its start, so that it ends this many
     tokens before a border of the flow's chunks. Fewer sound earlier, and leave less audio in hand."""
+    first_lookahead_frames: int | None = Field(default=None, ge=1)
+    """Mel frames (20 ms) that the vocoder holds back at the first sound; None: as many as make it exact (16 for
+    CosyVoice2, 8 for the demo checkpoint). Fewer give more sound at once. The demo with 6 deviates by at most -81 dB of
+    the peak, with 5 by -42 dB, with 4 by -23 dB; CosyVoice2's own weights were not measured."""
+    hold_first_sound: bool = True
+    """Hold a first sound until what follows will be there in time, by the measured cost of steps."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Of the language model and the flow's estimator. auto: bf16 on a GPU, fp32 on a CPU."""
+    fixed_shapes: bool | None = None
+    """Batches padded to buckets, the flow's past in pages: what CUDA graphs need. None: on a GPU. On a CPU it is
+    slower, and for tests."""
+    memory_mib: int | None = Field(default=None, ge=1)
+    """What the flow may keep of all open streams together; a request that might outgrow it is refused. None: on a GPU
+    what is left of it (or of `gpu_memory_share`), on a CPU no limit."""
+    flow_left_context_chunks: int | None = Field(default=None, ge=1)
+    """A chunk sees so many seconds before it, which bounds memory and the cost of a chunk, and is not exact: by how
+    much it deviates, `python -m serve_app.synthesis.bench --left-context N` prints. None: all, exactly."""
     max_step_s: float = Field(default=5.0, gt=0)
     """A step that takes longer than this, and than a thousand usual ones, hangs: the replica is replaced."""
     render_batch: int = Field(default=1, ge=1)

@@ -69,13 +69,31 @@ class Capacity:
             return 0.0
         decode_batch = min(listeners, self.limits.decode)
         decode = TOKENS_PER_S * self.costs.of(Work.DECODE, decode_batch) * listeners / decode_batch
-        render_batch = min(listeners, self.limits.render)
-        render = CHUNKS_PER_S * self.costs.of(Work.RENDER, render_batch) * listeners / render_batch
-        return decode + render + self.costs.of(Work.PREFILL, 1) * listeners / REQUEST_S
+        return decode + self._renders(listeners) + self.costs.of(Work.PREFILL, 1) * listeners / REQUEST_S
 
     def admits(self, listeners: int) -> bool:
         """Whether a newcomer may join so many listeners. An idle engine serves anyone, however slow it is."""
         return listeners == 0 or self.load(listeners + 1) <= self.max_load
+
+    def hold_s(self, listeners: int, tokens_needed: int, audio_s: float) -> float:
+        """Seconds to wait with a first sound of `audio_s`, so that it lasts until the next chunk is there.
+
+        tokens_needed: still missing for that chunk. 0 where the engine cannot keep up anyway: then sooner is better.
+        """
+        others = self._renders(listeners - 1)
+        if self.load(listeners) >= 1 or others >= 1:
+            return 0.0
+        decode = self.costs.of(Work.DECODE, min(listeners, self.limits.decode))
+        own_s = max(0, tokens_needed) * decode + self.costs.of(Work.RENDER, 1)
+        # Meanwhile the others' chunks take their share of the engine; their tokens come in the same batches.
+        return max(0.0, own_s / (1 - others) - audio_s)
+
+    def _renders(self, listeners: int) -> float:
+        """Seconds of rendering for one second of playback by so many listeners."""
+        if listeners == 0:
+            return 0.0
+        batch = min(listeners, self.limits.render)
+        return CHUNKS_PER_S * self.costs.of(Work.RENDER, batch) * listeners / batch
 
     def spare(self, listeners: int) -> int:
         """How many more listeners could join so many; the signal that synthesis replicas are scaled by."""
@@ -84,3 +102,28 @@ class Capacity:
             middle = (low + high + 1) // 2
             low, high = (middle, high) if self.load(listeners + middle) <= self.max_load else (low, middle - 1)
         return low
+
+
+@dataclass(slots=True)
+class MemoryBudget:
+    """What open streams may come to keep, in bytes, so that memory cannot run out while they speak.
+
+    limit: None for none. held: by stream.
+    """
+
+    limit: int | None
+    held: dict[int, int] = field(default_factory=dict)
+
+    def fits_alone(self, num_bytes: int) -> bool:
+        return self.limit is None or num_bytes <= self.limit
+
+    def take(self, stream_id: int, num_bytes: int) -> bool:
+        """Reserves for a stream; False, with nothing reserved, when that is too much now."""
+        if self.limit is not None and sum(self.held.values()) + num_bytes > self.limit:
+            return False
+        self.held[stream_id] = num_bytes
+        return True
+
+    def give_back(self, stream_id: int) -> None:
+        """Idempotent."""
+        self.held.pop(stream_id, None)

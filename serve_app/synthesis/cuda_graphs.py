@@ -60,6 +60,10 @@ class Graphs:
     def on(cls, device: torch.device) -> "Graphs":
         return cls(CudaRecorder() if device.type == "cuda" else None)
 
+    @property
+    def can_capture(self) -> bool:
+        return self._recorder is not None
+
     @contextmanager
     def capturing(self) -> Iterator[None]:
         """Shapes that are new are captured inside this (warm-up), and run eagerly outside it."""

@@ -16,15 +16,13 @@ from serve_app.config import LiveSynthesisConfig, SynthesisConfig
 from serve_app.errors import CheckpointError, GenerationFailed, InputTooLong, Overloaded, SpeechError
 from serve_app.messages import SAMPLE_RATE_HZ, Float32Array, Int32Array, PreparedSpeech, PreparedUtterance
 from serve_app.model.checkpoint import Checkpoint, CheckpointFault, load_checkpoint
-from serve_app.model.flow import Flow
-from serve_app.model.kv_cache import KVCache
-from serve_app.model.language_model import LanguageModel
-from serve_app.model.vocoder import Vocoder
-from serve_app.synthesis.capacity import DEFAULT_MAX_LOAD, Capacity, StepCosts
+from serve_app.synthesis.capacity import DEFAULT_MAX_LOAD, Capacity, MemoryBudget, StepCosts
+from serve_app.synthesis.cuda_graphs import Graphs
 from serve_app.synthesis.guards import LengthRule
 from serve_app.synthesis.interleave import Interleave
 from serve_app.synthesis.language_stage import LanguageStage
 from serve_app.synthesis.leading_silence import LeadingSilence
+from serve_app.synthesis.networks import Networks
 from serve_app.synthesis.render_stage import FlowPrefixCache, RenderStage
 from serve_app.synthesis.sampling import Sampler, utterance_seed
 from serve_app.synthesis.scheduler import Batch, Limits, Playback, Progress, Scheduler, Work
@@ -96,27 +94,27 @@ class StreamingEngine:
         self, checkpoint: Checkpoint, config: SynthesisConfig, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         """clock: seconds; an argument so that tests and simulations can own time."""
-        dims, device = checkpoint.dims, resolve_device(config.device)
-        if device.type == "cuda" and config.gpu_memory_share is not None:
-            torch.cuda.set_per_process_memory_fraction(config.gpu_memory_share)
+        dims = checkpoint.dims
         self._clock = clock
         self._config = config
         # Each request holds one utterance that plays and at most one that is generated ahead of it.
         self._num_slots = 2 * config.max_streams
-        model = LanguageModel.from_tensors(dims.language_model, checkpoint.language_model).to(device)
-        cache = KVCache.allocate(dims.language_model, self._num_slots, config.max_positions, device=device)
+        networks = Networks.load(checkpoint, config, self._num_slots)
         self._lengths = LengthRule(config.min_token_text_ratio, config.max_token_text_ratio)
-        self._language = LanguageStage(model, cache, Sampler(dims.sampling), self._lengths)
+        self._language = LanguageStage(
+            networks.language_model, networks.cache, Sampler(dims.sampling), self._lengths, networks.graphs
+        )
         self._language_dims = dims.language_model
         self._lookahead_tokens = dims.flow.lookahead
-        flow = Flow.from_tensors(dims.flow, checkpoint.flow).to(device)
-        vocoder = Vocoder.from_tensors(dims.vocoder, checkpoint.vocoder).to(device)
-        self.prefixes = FlowPrefixCache(flow, config.flow_cache_mib * 2**20, config.first_hop_tokens)
-        self._render = RenderStage(flow, vocoder, self.prefixes)
+        self.prefixes = FlowPrefixCache(networks.flow, config.flow_cache_mib * 2**20, config.first_hop_tokens)
+        self._render = RenderStage(networks.flow, networks.vocoder, self.prefixes, config.first_lookahead_frames)
+        self._memory = MemoryBudget(networks.stream_bytes)
         self.costs = StepCosts()
         self.adjust(config)
         self._streams: dict[int, SpeechStream] = {}
         self._num_failed_batches = 0
+        if networks.graphs is not None and networks.graphs.can_capture:
+            self._capture(networks.graphs)
 
     def adjust(self, settings: LiveSynthesisConfig) -> None:
         self._live = settings
@@ -127,7 +125,10 @@ class StreamingEngine:
         self._capacity = Capacity(self.costs, limits, settings.max_load or DEFAULT_MAX_LOAD)
 
     def wait_s(self) -> float | None:
-        return self._scheduler.wait_s(self._progress(), self._clock())
+        now_s = self._clock()
+        waits = [max(0.0, stream.held_until_s - now_s) for stream in self._streams.values() if len(stream.held)]
+        scheduled_s = self._scheduler.wait_s(self._progress(), now_s)
+        return min(waits if scheduled_s is None else [*waits, scheduled_s], default=None)
 
     def num_spare(self) -> int:
         listeners = self.num_listeners
@@ -164,6 +165,12 @@ class StreamingEngine:
             raise Overloaded("every stream of this replica is taken")
         if index == 0 and self._live.max_load is not None and not self._capacity.admits(self.num_listeners):
             raise Overloaded("one more listener would make those that are playing run dry")
+        num_tokens = len(speech.voice.speech_ids) + (self._config.max_positions if speech.fed else max_tokens)
+        num_bytes = self._render.stream_bytes(num_tokens)
+        if not self._memory.fits_alone(num_bytes):
+            raise InputTooLong("the reference clip and one sentence of the text together need too much memory")
+        if not self._memory.take(stream_id, num_bytes):
+            raise Overloaded("the memory of this replica is taken")
         self._language.open(stream)
         self._streams[stream_id] = stream
 
@@ -195,25 +202,39 @@ class StreamingEngine:
         stream = self._streams.pop(stream_id, None)
         if stream is not None:
             self._language.close(stream)
+            self._render.close(stream)
+            self._memory.give_back(stream_id)
+
+    @torch.inference_mode()
+    def _capture(self, graphs: Graphs) -> None:
+        """Before the engine is ready: no listener waits for a capture."""
+        with graphs.capturing():
+            self._language.rehearse()
+            self._render.rehearse(self._config.render_batch, self._config.max_positions)
+        log.info("%d CUDA graphs captured", graphs.num_captured)
 
     def check(self) -> None:
         held = sum(stream.slot is not None for stream in self._streams.values())
         assert self._language.num_free_slots + held == self._num_slots, "a cache slot leaked"
+        assert self._memory.held.keys() == self._streams.keys(), "reserved memory leaked"
+        self._render.check(self._streams.values())
 
     @torch.inference_mode()
     def step(self) -> list[StreamEvent]:
         started_s = self._clock()
+        due = [stream for stream in self._streams.values() if len(stream.held) and stream.held_until_s <= started_s]
+        released = [self._event(stream, stream.take_held(silence(0))) for stream in due]
         batch = self._scheduler.next_batch(self._progress(), started_s)
         if batch is None:
-            return []
+            return released
         streams = [self._streams[stream_id] for stream_id in batch.stream_ids]
         try:
             events = self._run(batch)
         except Exception as error:  # noqa: BLE001 - whatever it is, streams that took no part must go on
-            return self._give_up(batch, error)
+            return released + self._give_up(batch, error)
         self._num_failed_batches = 0
         self._observe(batch.work, streams, self._clock() - started_s)
-        return events
+        return released + events
 
     def _observe(self, work: Work, streams: Sequence[SpeechStream], elapsed_s: float) -> None:
         """Notes what a step cost; for prompts, which are read in pieces, what the whole of one did."""
@@ -299,10 +320,24 @@ class StreamingEngine:
                 continue
             trim = stream.leading_silence
             samples = rendered if trim is None else trim.trim(rendered, last=last)
+            if not last and self._holds(stream, samples):
+                continue
             events.append(self._event(stream, samples, finished=last))
             if last:
                 self.close(stream.stream_id)
         return events
+
+    def _holds(self, stream: SpeechStream, samples: Float32Array) -> bool:
+        """Holds a first sound back that would be played before the next chunk is there."""
+        progress = stream.progress
+        if not self._config.hold_first_sound or progress.playback.started_at_s is not None:
+            return False
+        if len(stream.held) or not len(samples) or progress.waiting:
+            return False
+        hold_s = self._capacity.hold_s(self.num_listeners, progress.tokens_needed, len(samples) / SAMPLE_RATE_HZ)
+        if hold_s > 0:
+            stream.held, stream.held_until_s = samples, self._clock() + hold_s
+        return hold_s > 0
 
     def _failed(self, stream: SpeechStream, error: SpeechError) -> StreamEvent:
         self.close(stream.stream_id)
@@ -310,19 +345,12 @@ class StreamingEngine:
 
     def _event(self, stream: SpeechStream, samples: Float32Array, *, finished: bool = False) -> StreamEvent:
         """Reports new samples, and counts them as in the listener's hand."""
+        if len(samples) or finished:
+            samples = stream.take_held(samples)
         if len(samples):
             stream.progress.playback.deliver(len(samples) / SAMPLE_RATE_HZ, self._clock())
         new_tokens = stream.take_unreported_tokens() if len(samples) or finished else 0
         return StreamEvent(stream.stream_id, samples, new_tokens, stream.progress.generated, finished)
-
-
-def resolve_device(wanted: str) -> torch.device:
-    """ "auto" is the first GPU where there is one, else the CPU. Raises CheckpointError for a GPU that is not there."""
-    if wanted == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise CheckpointError("device: cuda was asked for, but this replica sees no GPU")
-    return torch.device(wanted)
 
 
 def load_engine(directory: Path, config: SynthesisConfig) -> StreamingEngine:

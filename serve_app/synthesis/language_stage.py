@@ -10,6 +10,8 @@ from serve_app.errors import GenerationFailed, InputTooLong
 from serve_app.messages import Int32Array
 from serve_app.model.kv_cache import KVCache
 from serve_app.model.language_model import LanguageModel
+from serve_app.synthesis.cuda_graphs import Graphs
+from serve_app.synthesis.fixed_decode import FixedDecode
 from serve_app.synthesis.guards import LengthRule, stuck_from
 from serve_app.synthesis.interleave import Reading, Table
 from serve_app.synthesis.sampling import Draw, uniforms, utterance_seed
@@ -19,7 +21,11 @@ from serve_app.synthesis.stream import SpeechStream
 class LanguageStage:
     """Owns the language model's cache slots."""
 
-    def __init__(self, model: LanguageModel, cache: KVCache, sampler: Draw, lengths: LengthRule) -> None:
+    def __init__(
+        self, model: LanguageModel, cache: KVCache, sampler: Draw, lengths: LengthRule, graphs: Graphs | None = None
+    ) -> None:
+        """graphs: decode batches in buckets, captured where there is a GPU; takes one slot for what fills them up."""
+        self._decode_fixed = None if graphs is None else FixedDecode(model, cache, graphs)
         self._model = model
         self._cache = cache
         self._sampler = sampler
@@ -101,10 +107,18 @@ class LanguageStage:
         last = torch.tensor([stream.tokens[-1] for stream in fitting])
         slots = torch.tensor([stream.slot for stream in fitting])
         positions = torch.tensor([stream.position for stream in fitting])
-        logits = self._model.decode(last, self._cache, slots, positions)
+        if self._decode_fixed is None:
+            logits = self._model.decode(last, self._cache, slots, positions)
+        else:
+            logits = self._decode_fixed(last, slots, positions)
         for stream in fitting:
             stream.position += 1
         self._draw(fitting, logits)
+
+    def rehearse(self) -> None:
+        """Calls every bucket once where shapes are fixed: warm-up."""
+        if self._decode_fixed is not None:
+            self._decode_fixed.rehearse()
 
     def _draw(self, streams: Sequence[SpeechStream], logits: Tensor) -> None:
         """logits: [B, V], one row for each stream."""

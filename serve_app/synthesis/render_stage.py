@@ -1,7 +1,7 @@
 """Speech tokens to samples for a batch of streams: gather, forward, scatter."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from serve_app.messages import Float32Array, VoicePrompt
 from serve_app.model.flow import Flow, FlowState
+from serve_app.model.paged_chunks import PagedChunks, PagedKept, page_bytes
 from serve_app.model.vocoder import Vocoder, VocoderState
 from serve_app.synthesis.mel_stretch import StretchState, stretch
 from serve_app.synthesis.stream import SpeechStream
@@ -55,12 +56,18 @@ class FlowPrefixCache:
             return prefix, prompt_ids
         self._states[voice.key] = prefix
         while self.num_bytes > self._max_bytes:
-            self._states.popitem(last=False)
+            self._states.popitem(last=False)[1].close()
         return prefix.clone(), prompt_ids
 
     def clear(self) -> None:
         """Forgets every voice, and so gives back the memory."""
+        for state in self._states.values():
+            state.close()
         self._states.clear()
+
+    @property
+    def states(self) -> Iterable[FlowState]:
+        return self._states.values()
 
     @property
     def num_bytes(self) -> int:
@@ -70,7 +77,10 @@ class FlowPrefixCache:
 class RenderStage:
     """Renders one chunk of a stream at a time: flow, then vocoder."""
 
-    def __init__(self, flow: Flow, vocoder: Vocoder, prefixes: FlowPrefixCache) -> None:
+    def __init__(
+        self, flow: Flow, vocoder: Vocoder, prefixes: FlowPrefixCache, first_lookahead_frames: int | None = None
+    ) -> None:
+        self._first_lookahead_frames = first_lookahead_frames
         self._flow = flow
         self._vocoder = vocoder
         self._prefixes = prefixes
@@ -81,8 +91,36 @@ class RenderStage:
     def open(self, stream: SpeechStream) -> None:
         stream.flow, stream.prompt_ids = self._prefixes.open(stream.voice)
         stream.stretch = StretchState(stream.speed)
-        stream.vocoder = self._vocoder.open(stream.seed)
+        stream.vocoder = self._vocoder.open(stream.seed, first_lookahead_frames=self._first_lookahead_frames)
         self.count(stream)
+
+    def close(self, stream: SpeechStream) -> None:
+        """Frees what the flow keeps of it; idempotent."""
+        if stream.flow is not None:
+            stream.flow.close()
+
+    def stream_bytes(self, num_tokens: int) -> int:
+        """What the flow keeps, at most, of a stream of so many tokens, the prompt's included."""
+        chunks = -(-num_tokens // self._chunk_tokens)
+        bound = self._flow.left_context_chunks
+        if bound is not None:
+            chunks = min(chunks, bound + 1)
+        # Memory of a stream's own grows by half; pages are exact.
+        spare = 0 if isinstance(self._flow.chunks, PagedChunks) else chunks // 2 + 1
+        return (chunks + spare) * page_bytes(self._flow)
+
+    def check(self, streams: Iterable[SpeechStream]) -> None:
+        """Raises AssertionError unless every page of the flow is free or somebody's."""
+        if isinstance(self._flow.chunks, PagedChunks):
+            states = [*self._prefixes.states, *(stream.flow for stream in streams if stream.flow is not None)]
+            used = {page for state in states if isinstance(state.kept, PagedKept) for page in state.kept.pages}
+            pool = self._flow.chunks.pool
+            assert pool.num_free + len(used) == pool.num_pages, "a page of the flow leaked"
+
+    def rehearse(self, max_streams: int, max_tokens: int) -> None:
+        """Calls every bucket once where shapes are fixed: warm-up."""
+        if isinstance(self._flow.chunks, PagedChunks):
+            self._flow.chunks.rehearse(max_streams, -(-max_tokens // self._chunk_tokens))
 
     def count(self, stream: SpeechStream) -> None:
         """Updates how many tokens are missing before the stream's next chunk can be rendered."""

@@ -63,6 +63,7 @@ class SpeechStream:
     fault: why the stream must end now.
     prompt_ids: int64 [P], the voice's speech tokens that the flow starts with.
     flow, stretch, vocoder: rendering state, None before the prompt is read.
+    held: a first sound that waits, until `held_until_s`, so that what follows comes in time; else empty.
     leading_silence: what is left out before the first sound; None where nothing is.
     num_reported_tokens: how many of `tokens` events have accounted for.
     """
@@ -90,6 +91,8 @@ class SpeechStream:
     flow: FlowState | None = None
     stretch: StretchState | None = None
     vocoder: VocoderState | None = None
+    held: Float32Array = field(default_factory=lambda: silence(0))
+    held_until_s: float = 0.0
     leading_silence: LeadingSilence | None = None
     num_reported_tokens: int = 0
 
@@ -101,3 +104,9 @@ class SpeechStream:
         new = len(self.tokens) - self.num_reported_tokens
         self.num_reported_tokens = len(self.tokens)
         return new
+
+    def take_held(self, samples: Float32Array) -> Float32Array:
+        """These samples, and before them those that were held back."""
+        if len(self.held):
+            samples, self.held = np.concatenate((self.held, samples)), silence(0)
+        return samples

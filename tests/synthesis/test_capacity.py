@@ -2,7 +2,7 @@
 
 import pytest
 
-from serve_app.synthesis.capacity import Capacity, StepCosts
+from serve_app.synthesis.capacity import Capacity, MemoryBudget, StepCosts
 from serve_app.synthesis.scheduler import Limits, Work
 
 
@@ -50,3 +50,30 @@ def test_spare_is_exactly_what_admission_allows() -> None:
 def test_an_idle_engine_serves_anyone_however_slow() -> None:
     slow = Capacity(measured(decode={1: 1.0}, render={1: 5.0}), Limits())
     assert slow.admits(0) and not slow.admits(1) and slow.spare(0) == 0
+
+
+def test_a_first_sound_waits_for_what_it_does_not_cover() -> None:
+    capacity = Capacity(measured(decode={1: 0.01}, render={1: 0.1}), Limits())
+    assert capacity.hold_s(1, 25, 0.2) == pytest.approx(25 * 0.01 + 0.1 - 0.2)
+    assert capacity.hold_s(1, 25, 0.5) == 0.0
+    assert capacity.hold_s(1, -3, 0.04) == pytest.approx(0.06)
+
+
+def test_others_renders_make_a_first_sound_wait_longer_and_an_engine_too_slow_for_any_does_not() -> None:
+    capacity = Capacity(measured(decode={1: 0.001, 8: 0.002}, render={1: 0.1}), Limits())
+    assert capacity.hold_s(5, 25, 0.1) > capacity.hold_s(2, 25, 0.1) > 0
+    slow = Capacity(measured(decode={1: 0.2}, render={1: 4.0}), Limits())
+    assert slow.hold_s(1, 25, 0.1) == 0.0
+
+
+def test_reserved_memory_is_never_more_than_there_is() -> None:
+    budget = MemoryBudget(100)
+    assert budget.take(1, 60)
+    assert not budget.take(2, 50)
+    assert budget.take(3, 40)
+    budget.give_back(1)
+    budget.give_back(1)
+    assert budget.held == {3: 40}
+    assert budget.fits_alone(100)
+    assert not budget.fits_alone(101)
+    assert MemoryBudget(None).take(1, 10**15)
