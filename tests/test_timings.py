@@ -51,10 +51,11 @@ async def test_timings_are_where_the_sentences_are(toy_checkpoint: Path, tmp_pat
     assert [timing.text for timing in timings] == [FIRST, SECOND, THIRD]
     assert all(TEXT[timing.text_start : timing.text_end] == timing.text for timing in timings)
     starts, ends = ([getattr(timing, name) for timing in timings] for name in ("start_s", "end_s"))
-    assert (starts[0], starts[1]) == (0.0, ends[0])
-    assert round(starts[2] - ends[1], 3) == 0.75
-    assert abs(len(samples) / SAMPLE_RATE_HZ - (ends[2] + 0.5)) < 0.001
-    for start_s, end_s in ((ends[1], starts[2]), (ends[2], ends[2] + 0.5)):
+    assert starts[0] >= 0.0 and starts[1] >= ends[0]
+    assert starts[2] - ends[1] >= 0.749 and len(samples) / SAMPLE_RATE_HZ - ends[2] >= 0.499
+    for start_s, end_s in ((0.0, starts[0]), *zip(ends, [*starts[1:], len(samples) / SAMPLE_RATE_HZ], strict=True)):
         # both places are rounded to milliseconds
-        assert not samples[round((start_s + 0.001) * SAMPLE_RATE_HZ) : round((end_s - 0.001) * SAMPLE_RATE_HZ)].any()
+        first = round((start_s + 0.001) * SAMPLE_RATE_HZ)
+        between = samples[first : max(first, round((end_s - 0.001) * SAMPLE_RATE_HZ))]
+        assert np.abs(between).max(initial=0.0) <= 10 ** (-45 / 20)
     assert all(end_s - start_s > 0.2 for start_s, end_s in zip(starts, ends, strict=True))

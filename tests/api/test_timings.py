@@ -127,7 +127,7 @@ def test_one_timeline_goes_on_over_several_prepared_texts() -> None:
     timeline = Timeline()
     for offset, text in ((0, "One."), (4, " Two")):
         timeline.begin(Said(prepared, text, offset))
-        timeline.add(silence(0.5, 0))
+        timeline.add(AudioChunk(np.full(12_000, 0.1, np.float32), 0, 1))
         timeline.end()
     assert [(t.index, t.text, t.text_start, t.text_end, t.start_s, t.end_s) for t in timeline.take()] == [
         (0, "One.", 0, 4, 0.0, 0.5),
