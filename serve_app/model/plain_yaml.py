@@ -8,6 +8,7 @@ ever imported or called; YAML's own `!!python/...` tags are refused by the safe 
 import ast
 import operator
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +68,7 @@ class PlainYaml:
             if path.stat().st_size > _MAX_BYTES:
                 raise CheckpointFault(f"{path.name} is larger than {_MAX_BYTES} bytes")
             root = yaml.load(path.read_text(encoding="utf-8"), Loader=_PlainLoader)  # a SafeLoader
-        except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:  # a number of 5,000 digits: ValueError
             raise CheckpointFault(f"{path.name} cannot be read: {first_line(error)}") from error
         if not isinstance(root, dict):
             raise CheckpointFault(f"{path.name} is not a mapping")
@@ -88,7 +89,7 @@ class PlainYaml:
                 return float(value)
             except ValueError:
                 raise self._wrong(path, "a number") from None
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > sys.float_info.max:
             raise self._wrong(path, "a number")
         return float(value)
 

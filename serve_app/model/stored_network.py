@@ -4,6 +4,7 @@ Nothing in either file can run code: the .pt is read by torch's restricted unpic
 """
 
 import json
+import logging
 import os
 import pickle
 import tempfile
@@ -17,6 +18,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from serve_app.model.faults import CheckpointFault, first_line
+
+log = logging.getLogger(__name__)
 
 _CACHE_FORMAT = "2"
 _TRAINING_NOTES = ("epoch", "step")
@@ -80,7 +83,9 @@ def open_network(directory: Path, name: str, prefix: str = "", unused: Iterable[
         raise CheckpointFault(f"{source.name} is missing")
     try:
         return StoredNetwork(_read_cache(cache, source), source, None)
-    except (OSError, SafetensorError, ValueError, KeyError):
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        if cache.is_file():
+            log.warning("%s is made again from %s: %s", cache.name, source.name, first_line(error))
         return StoredNetwork(_read_source(source, prefix, frozenset(unused)), source, cache)
 
 
