@@ -1,12 +1,17 @@
 """`python -m tests.chaos`: breaks the service on purpose, on loopback only, and writes down what happened."""
 
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from tests.chaos.faults import VICTIMS, run_faults
-from tests.chaos.results import keep
+from tests.chaos.floods import run_floods
+from tests.chaos.hostile import run_families
+from tests.chaos.leaving import run_leaving
+from tests.chaos.results import Table, keep
+from tests.chaos.soak import run_soak
 from tests.chaos.target import DEMO
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -25,6 +30,62 @@ def faults(
 ) -> None:
     """kill -9 of each process, at rest, before the first sound and mid-stream; engines that break. About 5 minutes."""
     keep(run_faults(checkpoint, tuple(victim or VICTIMS)))
+
+
+@app.command()
+def leaving(
+    checkpoint: Checkpoint = DEMO,
+    number: Annotated[int, typer.Option(help="Clients that leave, a third over each way in.", min=3)] = 1000,
+) -> None:
+    """Connections reset at random moments over HTTP and both WebSockets; what they held. About 8 minutes."""
+    keep(run_leaving(checkpoint, number))
+
+
+@app.command()
+def floods(
+    checkpoint: Checkpoint = DEMO,
+    seconds: Annotated[float, typer.Option(help="Length of each flood.", min=1)] = 60,
+    factor: Annotated[float, typer.Option(help="Times the measured capacity.", min=1)] = 10,
+    max_load: Annotated[float, typer.Option(help="The admission that is compared with none.", min=0.1)] = 0.9,
+    idle: Annotated[int, typer.Option(help="Idle WebSockets.", min=0)] = 500,
+    slow: Annotated[int, typer.Option(help="Clients that never read.", min=0)] = 200,
+) -> None:
+    """Open-loop floods with and without measured admission; idle sockets and slow readers. About 6 minutes."""
+    keep(run_floods(checkpoint, seconds, factor, max_load, idle, slow))
+
+
+@app.command()
+def soak(
+    checkpoint: Checkpoint = DEMO,
+    minutes: Annotated[float, typer.Option(help="How long.", min=0.1)] = 60,
+) -> None:
+    """Mixed traffic: memory, files, threads and latency at six points in time."""
+    keep(run_soak(checkpoint, minutes))
+
+
+@app.command()
+def hostile(
+    number: Annotated[int, typer.Option(help="Inputs for each family.", min=1)] = 2000,
+    seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
+) -> None:
+    """Hostile input by families against parsers, decoders and the HTTP edge. 2000: about 10 minutes.
+
+    Exit status 1 if anything crashed, hung, leaked, escaped or was a 5xx.
+    """
+    table = Table(
+        "Hostile input",
+        f"python -m tests.chaos hostile --number {number} --seed {seed}",
+        ("family", "tried", "crash, hang, leak, escape, 5xx", "outcomes", "seconds"),
+    )
+    with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
+        families = run_families(Path(folder), number, seed)
+    for family in families:
+        outcomes = ", ".join(f"{outcome} {count}" for outcome, count in family.outcomes.most_common())
+        table.add(family.name, family.tried, family.num_bad, outcomes, f"{family.seconds:.0f}")
+        table.remarks += family.culprits[:5]
+    keep(table)
+    if any(family.num_bad for family in families):
+        raise typer.Exit(1)
 
 
 if __name__ == "__main__":
