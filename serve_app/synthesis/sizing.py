@@ -52,7 +52,7 @@ class Costs:
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """What so many listeners at once need. nodes: by each resource; the largest is the one that saturates first."""
+    """What so many listeners at once need. nodes: by each resource. saturates_first: the one that asks for most."""
 
     listeners: int
     synthesis_replicas: int
@@ -62,10 +62,7 @@ class Size:
     ingress_cores: float
     gbit_per_s: float
     nodes: dict[str, int]
-
-    @property
-    def saturates_first(self) -> str:
-        return max(self.nodes, key=lambda resource: self.nodes[resource])
+    saturates_first: str
 
 
 def size_for(
@@ -99,6 +96,7 @@ def size_for(
         round(ingress, 2),
         round(bits_per_s / 1e9, 3),
         {resource: math.ceil(demand) for resource, demand in demands.items()},
+        max(demands, key=lambda resource: demands[resource]),
     )
 
 
@@ -146,7 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Size]:
     machine = Machine(options.cores, options.gpus)
     sizes = [size_for(n, holds, costs, machine, options.spare_share, options.format) for n in options.listeners]
     print(markdown(sizes))
-    print(json.dumps([asdict(size) | {"saturates_first": size.saturates_first} for size in sizes]))
+    print(json.dumps([asdict(size) for size in sizes]))
     return sizes
 
 
