@@ -86,11 +86,13 @@ def next_text(fed: FedText, tokenizer: Tokenizer, max_tokens: int) -> NextText:
     if num_tokens(end) > (max_tokens if fed.final else _LONG_SHARE * max_tokens):
         last = _end_of_long(words, begin, end, num_tokens, max_tokens)
         full, end = last is not None, end if last is None else last
+    ids = tokenizer.encode(words.text[:end])
     whole = tokenizer.encode(words.text)
-    if np.array_equal(whole[: len(fed.ids)], fed.ids):
-        ids = whole[len(fed.ids) : count(0, end)]
-    else:  # what has arrived since would have changed what was fed
-        ids = tokenizer.encode(words.text[begin:end])
+    if not full and not np.array_equal(whole[: len(ids)], ids):
+        ids = whole[: count(0, end)]  # its last token grows over what follows
+    # what has arrived since may have changed the reading of what was fed: then the new words are read alone
+    unchanged = np.array_equal(ids[: len(fed.ids)], fed.ids)
+    ids = ids[len(fed.ids) :] if unchanged else tokenizer.encode(words.text[begin:end])
     text_end = words.starts[end] if end < len(words.text) else len(fed.text)
     return NextText(ids, max(fed.text_end, text_end), full)
 

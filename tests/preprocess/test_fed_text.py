@@ -13,6 +13,7 @@ from serve_app.preprocess.fed_text import next_text, settled_end
 from serve_app.preprocess.preprocessor import Preprocessor
 from serve_app.preprocess.speakable import speakable
 from serve_app.preprocess.tokenizer import Tokenizer
+from tests.conftest import ROOT
 from tests.preprocess.spoiled import VOICES
 
 SENTENCES = [
@@ -134,6 +135,20 @@ def test_a_long_one_ends_in_time_and_the_next_goes_on(unit: str, tokenizer: Toke
         pieces.append(piece)
         rest = rest[len(piece) :]
     assert "".join(pieces) == text and len(pieces) > 1
+
+
+def test_a_tokenizer_with_a_lexicon_loses_nothing() -> None:
+    """The demo checkpoint's: its tokens stand at the ends of the words that they replace."""
+    tokenizer = Tokenizer.from_checkpoint(ROOT / "pretrained_models" / "cosyvoice2-demo")
+    for text in SENTENCES[:4]:
+        parts = fed(text, [*range(1, len(text)), len(text)], tokenizer)
+        assert [token for _, ids in parts for token in ids] == whole_ids(text, tokenizer)
+    rest = "some more words and then some others, " * 8 + "and an end."
+    while rest:
+        parts = fed(rest, [*range(7, len(rest), 7), len(rest)], tokenizer, 20)
+        piece = "".join(part for part, _ in parts)
+        assert [token for _, ids in parts for token in ids] == tokenizer.encode(piece.strip()).tolist()
+        rest = rest[len(piece) :]
 
 
 def test_a_fed_request_has_its_voice_and_its_first_words(frontend: Path) -> None:
