@@ -133,6 +133,9 @@ class SynthesisConfig(LiveSynthesisConfig):
     """Hold a first sound until what follows will be there in time, by the measured cost of steps."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Of the language model and the flow's estimator. auto: bf16 on a GPU, fp32 on a CPU."""
+    language_precision: Literal["fp32", "int8"] = "fp32"
+    """On a CPU: int8 keeps the language model's linear layers in 8 bits, which pays at CosyVoice2's size and hardly at
+    the demo's. Its choices of tokens are then not quite the checkpoint's."""
     fixed_shapes: bool | None = None
     """Batches padded to buckets, the flow's past in pages: what CUDA graphs need. None: on a GPU. On a CPU it is
     slower, and for tests."""

@@ -46,7 +46,7 @@ class LeadingSilence:
             return samples[:0]
         was_trimmed = self.left < round(MAX_TRIM_S * SAMPLE_RATE_HZ)
         self.left, self.held = 0, None
-        kept = samples[cut:].copy()
+        kept: Float32Array = samples[cut:].copy()
         if was_trimmed:
             # It may have been cut where the signal is not quite zero.
             fade = min(_FADE, len(kept))

@@ -8,6 +8,7 @@ from serve_app.config import SynthesisConfig
 from serve_app.errors import CheckpointError
 from serve_app.model.checkpoint import Checkpoint
 from serve_app.model.flow import Flow
+from serve_app.model.int8_linear import use_int8
 from serve_app.model.kv_cache import KVCache
 from serve_app.model.language_model import LanguageModel
 from serve_app.model.paged_chunks import PagedChunks, page_bytes
@@ -35,13 +36,18 @@ class Networks:
 
     @classmethod
     def load(cls, checkpoint: Checkpoint, config: SynthesisConfig, num_slots: int) -> "Networks":
-        """Raises CheckpointError for a device that is not there, or that has no room for a single stream."""
+        """Raises CheckpointError for a device that is not there, that has no room for a single stream, or that has no
+        arithmetic of the wanted precision."""
         dims, device = checkpoint.dims, resolve_device(config.device)
         if device.type == "cuda" and config.gpu_memory_share is not None:
             torch.cuda.set_per_process_memory_fraction(config.gpu_memory_share)
         dtype = resolve_precision(config.precision, device)
         fixed = device.type == "cuda" if config.fixed_shapes is None else config.fixed_shapes
         model = LanguageModel.from_tensors(dims.language_model, checkpoint.language_model).to(device, dtype)
+        if config.language_precision == "int8":
+            if device.type != "cpu" or dtype is not torch.float32:
+                raise CheckpointError("language_precision: int8 is for a CPU, and for precision: fp32")
+            use_int8(model)
         cache = KVCache.allocate(dims.language_model, num_slots + fixed, config.max_positions, dtype, device)
         flow = Flow.from_tensors(dims.flow, checkpoint.flow).to(device)
         flow.estimator.to(dtype)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from serve_app.config import SynthesisConfig
-from serve_app.errors import GenerationFailed, InputTooLong, Overloaded
+from serve_app.errors import CheckpointError, GenerationFailed, InputTooLong, Overloaded
 from serve_app.model.checkpoint import Checkpoint
 from serve_app.synthesis.engine import StreamingEngine
 from serve_app.synthesis.scheduler import Work
@@ -157,6 +157,21 @@ def test_speed_changes_the_length_and_not_the_words(engine: StreamingEngine, spe
     assert spoken.num_tokens == plain.num_tokens
     assert abs(len(spoken.samples) - len(plain.samples) / speed) < 480, "to one mel frame"
     engine.check()
+
+
+def test_in_8_bits_streams_in_company_give_what_each_gives_alone(checkpoint: Checkpoint) -> None:
+    config = SynthesisConfig(max_streams=2, max_positions=512, language_precision="int8")
+    alone = [speak_alone(StreamingEngine(checkpoint, config), seed) for seed in range(3)]
+    engine = StreamingEngine(checkpoint, config)
+    for seed in range(3):
+        voice = make_voice(seed, num_tokens=20 + 7 * seed)
+        open_stream(engine, seed, voice, make_utterance(voice, seed), seed)
+    together = run(engine)
+    for seed in range(3):
+        assert together[seed].num_tokens == alone[seed].num_tokens
+        np.testing.assert_allclose(together[seed].samples, alone[seed].samples, atol=1e-4)
+    with pytest.raises(CheckpointError, match="int8"):
+        StreamingEngine(checkpoint, config.model_copy(update={"precision": "bf16"}))
 
 
 def test_a_prompt_read_in_pieces_gives_what_it_gives_whole(checkpoint: Checkpoint) -> None:
