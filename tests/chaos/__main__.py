@@ -1,17 +1,21 @@
 """`python -m tests.chaos`: breaks the service on purpose, on loopback only, and writes down what happened."""
 
+import signal
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tests.chaos.faults import VICTIMS, run_faults
-from tests.chaos.floods import run_floods
+from serve_app.cli import interrupt
+from tests.chaos.faults import VICTIMS, faults_table, run_faults
+from tests.chaos.floods import floods_table, run_floods
 from tests.chaos.hostile import run_families
-from tests.chaos.leaving import run_leaving
+from tests.chaos.leaving import leaving_table, run_leaving
 from tests.chaos.results import Table, keep
-from tests.chaos.soak import run_soak
+from tests.chaos.soak import run_soak, soak_table
 from tests.chaos.target import DEMO
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -20,7 +24,24 @@ Checkpoint = Annotated[Path, typer.Option(help="CosyVoice2 directory to serve.",
 
 @app.callback()
 def main() -> None:
-    """Breaks the service on purpose, on loopback only, and writes down what happened in `tests/chaos/RESULTS.md`."""
+    """Breaks the service on purpose, on loopback only, and writes down what happened in `tests/chaos/RESULTS.md`.
+
+    Interrupted or out of time, it ends what it has started and keeps the rows that it has.
+    """
+    signal.signal(signal.SIGTERM, interrupt)
+
+
+@contextmanager
+def kept(table: Table) -> Iterator[Table]:
+    """The table is kept however the block ends, if it has a row."""
+    try:
+        yield table
+    except BaseException as error:
+        table.remarks.append(f"The run ended early: {type(error).__name__} {error}".strip())
+        raise
+    finally:
+        if table.rows:
+            keep(table)
 
 
 @app.command()
@@ -29,7 +50,8 @@ def faults(
     victim: Annotated[list[str] | None, typer.Option(help="Kill only these: " + ", ".join(VICTIMS) + ".")] = None,
 ) -> None:
     """kill -9 of each process, at rest, before the first sound and mid-stream; engines that break. About 5 minutes."""
-    keep(run_faults(checkpoint, tuple(victim or VICTIMS)))
+    with kept(faults_table()) as table:
+        run_faults(checkpoint, tuple(victim or VICTIMS), table)
 
 
 @app.command()
@@ -38,7 +60,8 @@ def leaving(
     number: Annotated[int, typer.Option(help="Clients that leave, a third over each way in.", min=3)] = 1000,
 ) -> None:
     """Connections reset at random moments over HTTP and both WebSockets; what they held. About 8 minutes."""
-    keep(run_leaving(checkpoint, number))
+    with kept(leaving_table(number)) as table:
+        run_leaving(checkpoint, number, table)
 
 
 @app.command()
@@ -51,7 +74,8 @@ def floods(
     slow: Annotated[int, typer.Option(help="Clients that never read.", min=0)] = 200,
 ) -> None:
     """Open-loop floods with and without measured admission; idle sockets and slow readers. About 6 minutes."""
-    keep(run_floods(checkpoint, seconds, factor, max_load, idle, slow))
+    with kept(floods_table(seconds, factor)) as table:
+        run_floods(checkpoint, seconds, factor, max_load, idle, slow, table)
 
 
 @app.command()
@@ -60,7 +84,8 @@ def soak(
     minutes: Annotated[float, typer.Option(help="How long.", min=0.1)] = 60,
 ) -> None:
     """Mixed traffic: memory, files, threads and latency at six points in time."""
-    keep(run_soak(checkpoint, minutes))
+    with kept(soak_table(minutes)) as table:
+        run_soak(checkpoint, minutes, table)
 
 
 @app.command()

@@ -103,9 +103,13 @@ async def engine_faults(service: Service, table: Table) -> None:
         assert service.num_open_streams() == 0
 
 
-def run_faults(checkpoint: Path, victims: tuple[str, ...]) -> Table:
+def faults_table() -> Table:
+    """The empty table."""
+    return Table("Faults", "python -m tests.chaos faults", COLUMNS)
+
+
+def run_faults(checkpoint: Path, victims: tuple[str, ...], table: Table) -> None:
     """Everything above, against two services: the real one, and one whose engine breaks on demand."""
-    table = Table("Faults", "python -m tests.chaos faults", COLUMNS)
     with running(checkpoint=checkpoint) as service:
         asyncio.run(kills(service, victims, table))
         leftovers = service.log.read_text(errors="replace").count("Traceback")
@@ -115,4 +119,3 @@ def run_faults(checkpoint: Path, victims: tuple[str, ...]) -> Table:
         "Each process is the only one of its kind here, so its loss is an outage; a second replica would serve on."
     )
     table.remarks.append(f"Checkpoint: {checkpoint.name}. Tracebacks in the service's own output: {leftovers}.")
-    return table

@@ -170,14 +170,18 @@ def run_lurkers(service: Service, num_idle: int, num_slow: int, table: Table) ->
         )
 
 
-def run_floods(checkpoint: Path, seconds: float, factor: float, max_load: float | None, idle: int, slow: int) -> Table:
+def floods_table(seconds: float, factor: float) -> Table:
+    """The empty table."""
+    return Table("Floods", f"python -m tests.chaos floods --seconds {seconds:g} --factor {factor:g}", COLUMNS)
+
+
+def run_floods(
+    checkpoint: Path, seconds: float, factor: float, max_load: float, idle: int, slow: int, table: Table
+) -> None:
     """Without the measured admission and with it, then the lurkers."""
-    command = f"python -m tests.chaos floods --seconds {seconds:g} --factor {factor:g}"
-    table = Table("Floods", command, COLUMNS)
     for load in dict.fromkeys((None, max_load)):
         with running(checkpoint=checkpoint, synthesis={"max_load": load}) as service:
             run_flood(service, f"max_load {load}", factor, seconds, table)
             if load == max_load:
                 run_lurkers(service, idle, slow, table)
     table.remarks.append("Gapless: a player that starts with 200 ms in hand never runs dry. Memory: of all replicas.")
-    return table

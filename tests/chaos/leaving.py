@@ -120,9 +120,13 @@ def grown(before: dict[str, Holdings], after: dict[str, Holdings]) -> str:
     return ", ".join(parts) or "none"
 
 
-def run_leaving(checkpoint: Path, number: int) -> Table:
+def leaving_table(number: int) -> Table:
+    """The empty table."""
+    return Table("Leaving", f"python -m tests.chaos leaving --number {number}", COLUMNS)
+
+
+def run_leaving(checkpoint: Path, number: int, table: Table) -> None:
     """`number` clients in all, a third over each way in."""
-    table = Table("Leaving", f"python -m tests.chaos leaving --number {number}", COLUMNS)
     with running(checkpoint=checkpoint) as service:
         root = service.process.pid
         for seed, way in enumerate(WAYS):  # every process has then opened what it keeps open
@@ -145,4 +149,3 @@ def run_leaving(checkpoint: Path, number: int) -> Table:
         f"median {freed_s[10] * 1000:.0f} ms, "
         f"worst of 20 {freed_s[-1] * 1000:.0f} ms (bound {FREED_S * 1000:.0f} ms)."
     )
-    return table

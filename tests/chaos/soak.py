@@ -53,9 +53,13 @@ async def bad_request(client: httpx.AsyncClient, draw: random.Random) -> None:
     assert answer.status_code in (400, 429), answer.text
 
 
-def run_soak(checkpoint: Path, minutes: float) -> Table:
+def soak_table(minutes: float) -> Table:
+    """The empty table."""
+    return Table("Soak", f"python -m tests.chaos soak --minutes {minutes:g}", COLUMNS)
+
+
+def run_soak(checkpoint: Path, minutes: float, table: Table) -> None:
     """A row for each sixth of the time; the first sixth, in which caches fill, is what the last is compared with."""
-    table = Table("Soak", f"python -m tests.chaos soak --minutes {minutes:g}", COLUMNS)
     with running(checkpoint=checkpoint) as service:
         root = service.process.pid
         rows = []
@@ -77,4 +81,3 @@ def run_soak(checkpoint: Path, minutes: float) -> Table:
     growth = rows[-1][0].growth(rows[0][0])
     told = ", ".join(f"{name.removeprefix('num_')} {share:+.1%}" for name, share in growth.items())
     table.remarks.append(f"From the first row to the last: {told}; latency x {rows[-1][1] / max(1, rows[0][1]):.2f}.")
-    return table
