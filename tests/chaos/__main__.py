@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from serve_app.cli import interrupt
+from tests.chaos.access import access_table, run_access
 from tests.chaos.faults import VICTIMS, faults_table, run_faults
 from tests.chaos.floods import floods_table, run_floods
 from tests.chaos.hostile import run_families
@@ -52,6 +53,13 @@ def faults(
     """kill -9 of each process, at rest, before the first sound and mid-stream; engines that break. About 5 minutes."""
     with kept(faults_table()) as table:
         run_faults(checkpoint, tuple(victim or VICTIMS), table)
+
+
+@app.command()
+def access(checkpoint: Checkpoint = DEMO) -> None:
+    """Keys and the voices that belong to them, over every way in; no key in any log. About a minute."""
+    with kept(access_table()) as table:
+        run_access(checkpoint, table)
 
 
 @app.command()
