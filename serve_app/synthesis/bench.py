@@ -8,13 +8,15 @@ Utterances have a fixed number of speech tokens, so random weights cost what tra
 """
 
 import argparse
+import io
 import itertools
 import json
 import platform
 import resource
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -26,7 +28,9 @@ from serve_app.config import SynthesisConfig
 from serve_app.messages import SAMPLE_RATE_HZ, Float32Array, PreparedSpeech, PreparedUtterance, VoicePrompt
 from serve_app.model.checkpoint import load_checkpoint
 from serve_app.model.toy_checkpoint import write_networks
+from serve_app.synthesis.device_figures import describe, deviations, step_figures
 from serve_app.synthesis.engine import Engine, StreamingEngine
+from serve_app.synthesis.networks import resolve_device, resolve_precision
 from serve_app.synthesis.reference import load_reference_engine
 from serve_app.synthesis.scheduler import Playback
 from serve_app.synthesis.warm_up import warm_up
@@ -97,11 +101,11 @@ def made_up_utterance(voice: VoicePrompt, seed: int, seconds: float) -> Prepared
     return PreparedUtterance(text, voice.transcript_ids, voice.speech_ids, 0, num_text_tokens)
 
 
-def bench_config(threads: int, streams: int, device: str) -> SynthesisConfig:
+def bench_config(threads: int, streams: int, device: str, render_batch: int = 1) -> SynthesisConfig:
     """Exactly TOKENS_PER_TEXT_TOKEN speech tokens for each text token."""
     ratio = TOKENS_PER_TEXT_TOKEN
     return SynthesisConfig.model_validate(
-        {"threads": threads, "max_streams": streams, "device": device}
+        {"threads": threads, "max_streams": streams, "device": device, "render_batch": render_batch}
         | {"min_token_text_ratio": ratio, "max_token_text_ratio": ratio}
     )
 
@@ -194,7 +198,7 @@ def compare(
     }
 
 
-def print_row(name: str, figures: dict[str, object]) -> None:
+def print_row(name: str, figures: Mapping[str, object]) -> None:
     print(f"{name:24} " + "  ".join(f"{key} {value}" for key, value in figures.items()), flush=True)
 
 
@@ -210,13 +214,28 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=10.0, help="length of each utterance")
     parser.add_argument("--prompt-tokens", type=int, default=87)
     parser.add_argument("--poisson", type=float, metavar="RATE", help="also: open loop, requests per second, for 60 s")
-    parser.add_argument("--costs", type=Path, metavar="FILE", help="write the cost table that was measured, for simulate")
+    parser.add_argument(
+        "--costs", type=Path, metavar="FILE", help="write the cost table that was measured, for simulate"
+    )
+    parser.add_argument("--networks", action="store_true", help="also: steps of the networks alone, bf16, ceilings")
+    parser.add_argument("--left-context", type=int, metavar="N", help="with --networks: what seeing N chunks deviates")
+    parser.add_argument("--render-batch", type=int, help="chunks rendered together (default 1, on a GPU 16)")
+    parser.add_argument("--json", action="store_true", help="print the last line only")
     parser.add_argument("--compare", choices=("reference",), help="run upstream's way too and print ratios")
     return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, object]:
     options = parse_arguments(arguments)
+    if not options.json:
+        return run(options)
+    with redirect_stdout(io.StringIO()):
+        figures = run(options)
+    print(json.dumps(figures))
+    return figures
+
+
+def run(options: argparse.Namespace) -> dict[str, object]:
     torch.set_num_threads(options.threads)
     date = datetime.now(timezone.utc).date().isoformat()
     print(f"{date}  {platform.processor() or platform.machine()}  torch {torch.__version__}  {options.threads} threads")
@@ -225,8 +244,11 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, object]:
         if directory is None:
             directory = Path(scratch)
             write_networks(directory, options.size, seed=0)
-        config = bench_config(options.threads, max(*options.streams, 8), options.device)
-        engine = StreamingEngine(load_checkpoint(directory), config)
+        device = resolve_device(options.device)
+        render_batch = options.render_batch or (16 if device.type == "cuda" else 1)
+        config = bench_config(options.threads, max(*options.streams, 8), options.device, render_batch)
+        checkpoint = load_checkpoint(directory)
+        engine = StreamingEngine(checkpoint, config)
         voices = [made_up_voice(seed, options.prompt_tokens) for seed in range(8)]
         if options.compare:
             reference = load_reference_engine(directory, config)
@@ -236,6 +258,16 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, object]:
             figures = measure(engine, voices, options)
             if options.costs:
                 options.costs.write_text(json.dumps({work.value: sizes for work, sizes in engine.costs.table.items()}))
+        if options.networks:
+            print_row("networks alone", networks := step_figures(checkpoint, config, voices[0]))
+            print_row(
+                "deviations", deviating := deviations(checkpoint, voices[0], options.left_context, options.device)
+            )
+            figures |= {"networks": networks, "deviations": deviating}
+        figures |= describe(device) | {"precision": str(resolve_precision(config.precision, device)).split(".")[-1]}
+        figures["prefix_bytes"] = engine.prefixes.num_bytes
+        if device.type == "cuda":
+            figures["peak_gpu_bytes"] = torch.cuda.max_memory_allocated(device)
     figures["peak_rss_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     print(json.dumps(figures))
     return figures

@@ -1,0 +1,167 @@
+"""What the networks cost on a device, with no engine around them: steps, chunks, rounding, the device's ceilings."""
+
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from serve_app.config import SynthesisConfig
+from serve_app.messages import VoicePrompt
+from serve_app.model.checkpoint import Checkpoint
+from serve_app.model.paged_chunks import page_bytes
+from serve_app.synthesis.cuda_graphs import Graphs
+from serve_app.synthesis.fixed_decode import FixedDecode
+from serve_app.synthesis.networks import Networks
+
+DECODE_BATCHES = (1, 64)
+RENDER_BATCHES = (1, 16)
+_CONTEXT_TOKENS = 150
+_MAX_POSITIONS = 512
+_MEMORY_MIB = 8192
+"""Beside an engine's own: enough for the largest batch of chunks."""
+_REPEATS = 5
+_MATRIX = 2048
+_COPY_BYTES = 2**28
+
+
+def describe(device: torch.device) -> dict[str, str]:
+    """The device and what drives it."""
+    if device.type == "cuda":
+        return {"device": torch.cuda.get_device_name(device), "driver": f"CUDA {torch.version.cuda}"}
+    return {"device": platform.processor() or platform.machine(), "driver": f"{torch.get_num_threads()} threads"}
+
+
+def median_s(call: Callable[[], object], device: torch.device) -> float:
+    """Seconds of one call, what it started on a GPU included; the first one does not count."""
+    durations = []
+    for _ in range(_REPEATS + 1):
+        started = time.perf_counter()
+        call()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        durations.append(time.perf_counter() - started)
+    return statistics.median(durations[1:])
+
+
+@torch.inference_mode()
+def ceilings(device: torch.device, dtype: torch.dtype) -> dict[str, float]:
+    """Measured: TFLOP/s of a large product, and GB/s of a copy, read and written."""
+    matrix = torch.ones((_MATRIX, _MATRIX), device=device, dtype=dtype)
+    source = torch.zeros(_COPY_BYTES, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    return {
+        "tflops": 2 * _MATRIX**3 / median_s(lambda: matrix @ matrix, device) / 1e12,
+        "gb_per_s": 2 * _COPY_BYTES / median_s(lambda: target.copy_(source), device) / 1e9,
+    }
+
+
+@torch.inference_mode()
+def step_figures(
+    checkpoint: Checkpoint,
+    config: SynthesisConfig,
+    voice: VoicePrompt,
+    decode_batches: Sequence[int] = DECODE_BATCHES,
+    render_batches: Sequence[int] = RENDER_BATCHES,
+) -> dict[str, float]:
+    """Milliseconds of a decode step and of a chunk, by batch, and the share of the device's ceilings they reach.
+
+    A decode step reads every weight once. A chunk's products are counted as two operations for each weight and frame,
+    Euler step and row; attention is left out, so its share is a little too small.
+    """
+    small = config.model_copy(update={"max_positions": _MAX_POSITIONS, "memory_mib": _MEMORY_MIB})
+    networks = Networks.load(checkpoint, small, max(decode_batches))
+    graphs = networks.graphs or Graphs(None)
+    with graphs.capturing():
+        return _measure(checkpoint, networks, voice, decode_batches, render_batches)
+
+
+def _measure(
+    checkpoint: Checkpoint,
+    networks: Networks,
+    voice: VoicePrompt,
+    decode_batches: Sequence[int],
+    render_batches: Sequence[int],
+) -> dict[str, float]:
+    device, model = networks.cache.keys.device, networks.language_model
+    top = ceilings(device, model.norm.dtype)
+    figures = {f"ceiling_{name}": value for name, value in top.items()}
+    weights = sum(p.nbytes for p in model.parameters()) - model.text_embedding.nbytes
+    fixed = None if networks.graphs is None else FixedDecode(model, networks.cache, networks.graphs)
+    taken = torch.tensor([networks.cache.take() for _ in range(max(decode_batches))])
+    for batch in decode_batches:
+
+        def decode(batch: int = batch) -> Tensor:
+            ids, at = torch.zeros(batch, dtype=torch.int64), torch.full((batch,), _CONTEXT_TOKENS)
+            slots = taken[:batch]
+            return model.decode(ids, networks.cache, slots, at) if fixed is None else fixed(ids, slots, at)
+
+        seconds = median_s(decode, device)
+        figures[f"decode_{batch}_ms"] = 1000 * seconds
+        figures[f"decode_{batch}_bandwidth_share"] = weights / seconds / 1e9 / top["gb_per_s"]
+    flow, dims = networks.flow, checkpoint.dims.flow
+    rows = flow.estimator.context_shape.rows
+    products = sum(p.numel() for p in flow.estimator.parameters()) * dims.num_steps * rows
+    products += sum(p.numel() for p in flow.encoder.parameters()) - flow.encoder.embedding.numel()
+    ids = torch.from_numpy(voice.speech_ids).long()
+    prefix = flow.open(torch.from_numpy(voice.speaker), ids, torch.from_numpy(voice.mel))
+    window = torch.zeros(dims.chunk_tokens + dims.lookahead, dtype=torch.int64)
+    for batch in render_batches:
+
+        def chunk(batch: int = batch) -> None:
+            states = [prefix.clone() for _ in range(batch)]
+            flow.render(states, [window] * batch)
+            for state in states:
+                state.close()
+
+        seconds = median_s(chunk, device)
+        figures[f"chunk_{batch}_ms"] = 1000 * seconds
+        figures[f"chunk_{batch}_compute_share"] = (
+            2 * products * dims.chunk_frames * batch / seconds / 1e12 / top["tflops"]
+        )
+    figures["chunk_bytes"] = page_bytes(flow)
+    return {name: round(value, 4) for name, value in figures.items()}
+
+
+@torch.inference_mode()
+def deviations(checkpoint: Checkpoint, voice: VoicePrompt, left_context: int | None, device: str) -> dict[str, float]:
+    """bf16 against fp32, and a bounded left context against all of it, on the same tokens, eager.
+
+    mel_max is relative to the largest |mel| of fp32; top-1 agreement is teacher-forced.
+    """
+    dims = checkpoint.dims
+    tokens = torch.randint(0, dims.flow.vocab, (200,), generator=torch.Generator().manual_seed(0))
+
+    def speak(settings: dict[str, object]) -> tuple[Tensor, Tensor]:
+        config = SynthesisConfig.model_validate(
+            {"device": device, "fixed_shapes": False, "max_positions": 512} | settings
+        )
+        networks = Networks.load(checkpoint, config, 1)
+        model, cache, flow = networks.language_model, networks.cache, networks.flow
+        prefix, slot = model.embed_prefix(tokens[:20] % 100, tokens[:0]), cache.take()
+        model.prefill(prefix, cache, slot, 0)
+        choices = [
+            model.decode(token[None], cache, torch.tensor([slot]), torch.tensor([len(prefix) + step]))[0].argmax()
+            for step, token in enumerate(tokens)
+        ]
+        ids = torch.cat((torch.from_numpy(voice.speech_ids).long(), tokens))
+        state = flow.open(torch.from_numpy(voice.speaker), ids[: len(voice.speech_ids)], torch.from_numpy(voice.mel))
+        window, mels = dims.flow.chunk_tokens + dims.flow.lookahead, []
+        while state.num_tokens < len(ids):
+            mels += flow.render([state], [ids[state.num_tokens : state.num_tokens + window]])
+        return torch.stack(choices).cpu(), torch.cat(mels).cpu()
+
+    exact_choices, exact_mel = speak({"precision": "fp32"})
+    choices, mel = speak({"precision": "bf16"})
+    peak = exact_mel.abs().max()
+    figures = {
+        "bf16_mel_max": float((mel - exact_mel).abs().max() / peak),
+        "bf16_top1": float((choices == exact_choices).float().mean()),
+    }
+    if left_context is not None:
+        _, bounded = speak({"precision": "fp32", "flow_left_context_chunks": left_context})
+        figures["left_context_mel_max"] = float((bounded - exact_mel).abs().max() / peak)
+        figures["left_context_mel_rms"] = float((bounded - exact_mel).norm() / exact_mel.norm())
+    return {name: round(value, 6) for name, value in figures.items()}
