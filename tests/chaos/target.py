@@ -1,5 +1,6 @@
 """The service under attack: started as users start it, on loopback, in a Ray of its own, and ended with the block."""
 
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,6 +36,7 @@ def running(
             deployment.update((deployments or {}).get(deployment["name"], {}))
         if faulty:
             application["import_path"] = "tests.chaos.faulty_app:build"
+            os.environ["PYTHONPATH"] = str(ROOT)  # replicas import it, and it is not installed
         service = start_service(Path(scratch), settings)
         try:
             service.wait_until_ready()
