@@ -22,7 +22,7 @@ def quiet(seconds: float) -> Float32Array:
 
 
 def voice(seconds: float) -> Float32Array:
-    return np.sin(np.arange(round(seconds * RATE)) * 0.05 + 1.0).astype(np.float32)
+    return np.asarray(np.sin(np.arange(round(seconds * RATE)) * 0.05 + 1.0), np.float32)
 
 
 def trimmed(samples: Float32Array, chunk: int) -> Float32Array:
