@@ -1,6 +1,9 @@
 # make serve   set everything up and start the service on this machine
 # make test    set everything up and run format, lint, types and tests
 # make check   format, lint and types only
+# make test-clients   LiveKit's and pipecat's TTS classes against the real service, each in an environment of its own
+# make chaos   break the service on purpose and print what was lost; bounded, on this machine only
+# make scale   real clusters on this machine: two nodes, growth, updates, logical GPUs, overhead
 
 PYTHON ?= python3
 CONFIG ?= configs/local.yaml
@@ -9,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST_ARGS ?=
 
-.PHONY: serve test check setup setup-dev clean
+.PHONY: serve test check test-clients chaos scale setup setup-dev clean
 
 serve: setup
 	@exec $(BIN)/cosyserve serve $(CONFIG) $(if $(PORT),--port $(PORT))
@@ -21,6 +24,15 @@ check: setup-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+test-clients: setup-dev
+	$(BIN)/python -m tests.clients $(CLIENTS)
+
+chaos: setup-dev
+	$(BIN)/python -m tests.chaos all
+
+scale: setup-dev
+	for program in logical_gpus growth updates two_nodes shipped overhead; do $(BIN)/python -m tests.scale.$$program || exit 1; done
 
 setup: $(VENV)/.serve-installed
 setup-dev: $(VENV)/.dev-installed
