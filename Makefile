@@ -2,7 +2,7 @@
 # make test    set everything up and run format, lint, types and tests
 # make check   format, lint and types only
 # make test-clients   LiveKit's and pipecat's TTS classes against the real service, each in an environment of its own
-# make chaos   break the service on purpose and print what was lost; bounded, on this machine only
+# make chaos   kill, flood and abuse the service on this machine; figures go to tests/chaos/RESULTS.md. make chaos-soak: an hour
 # make scale   real clusters on this machine: two nodes, growth, updates, logical GPUs, overhead
 
 PYTHON ?= python3
@@ -12,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST_ARGS ?=
 
-.PHONY: serve test check test-clients chaos scale setup setup-dev clean
+.PHONY: serve test check test-clients chaos chaos-soak scale setup setup-dev clean
 
 serve: setup
 	@exec $(BIN)/cosyserve serve $(CONFIG) $(if $(PORT),--port $(PORT))
@@ -29,7 +29,10 @@ test-clients: setup-dev
 	$(BIN)/python -m tests.clients $(CLIENTS)
 
 chaos: setup-dev
-	$(BIN)/python -m tests.chaos all
+	for family in hostile access faults leaving floods; do $(BIN)/python -m tests.chaos $$family || exit 1; done
+
+chaos-soak: setup-dev
+	$(BIN)/python -m tests.chaos soak --minutes 60
 
 scale: setup-dev
 	for program in logical_gpus growth updates two_nodes shipped overhead; do $(BIN)/python -m tests.scale.$$program || exit 1; done
