@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve_app.api.ledger import Ledger
 from serve_app.api.routes import create_api
-from serve_app.api.second_try import ReplicaGone, answer_again, items_again
+from serve_app.api.second_try import ReplicaGone, answer_again, items_again, items_elsewhere
 from serve_app.config import ApiConfig
 from serve_app.errors import NotReady, Overloaded, SpeechError
 from serve_app.figures import IngressFigures, ServiceFigures
@@ -100,9 +100,16 @@ class RayService:
         """The handle for calls to that replica alone."""
         return self.synthesis.options(session_id=REPLICA_SESSION + replica_id)
 
-    async def items_of(self, prepared: PreparedSpeech) -> AsyncGenerator[Any, None]:
-        """From a synthesis replica, of those that know the voice if it has time."""
-        handle = self.synthesis.options(stream=True, session_id=VOICE_SESSION + prepared.voice.key)
+    def items_of(self, prepared: PreparedSpeech) -> AsyncGenerator[Any, None]:
+        """From a synthesis replica of those that know the voice if it has time; if it refuses, the least loaded."""
+        return items_elsewhere(
+            lambda: self.items_from(VOICE_SESSION + prepared.voice.key, prepared),
+            lambda: self.items_from("", prepared),
+        )
+
+    async def items_from(self, session_id: str, prepared: PreparedSpeech) -> AsyncGenerator[Any, None]:
+        """From the synthesis replica that `VoiceRouter` picks for that session."""
+        handle = self.synthesis.options(stream=True, session_id=session_id)
         chunks = handle.speak.remote(prepared)
         ended = False
         try:

@@ -1,11 +1,11 @@
-"""A request that a dying replica took with it before anybody heard of it is put to another one."""
+"""A request that a replica took with it as it died, or had no room for, is put to another one, if nothing was heard."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import TypeVar
 
-from serve_app.errors import NotReady
+from serve_app.errors import NotReady, Overloaded
 
 T = TypeVar("T")
 
@@ -41,3 +41,26 @@ async def items_again(call: Callable[[], AsyncGenerator[T, None]]) -> AsyncGener
             if begun or pause_s is None:
                 raise
         await asyncio.sleep(pause_s)
+
+
+async def items_elsewhere(
+    own: Callable[[], AsyncGenerator[T, None]], other: Callable[[], AsyncGenerator[T, None]]
+) -> AsyncGenerator[T, None]:
+    """What `own` yields, or if that is refused before its first item, what `other` yields.
+
+    The replica that a voice prefers may be full while its neighbour is not. A refusal costs a few milliseconds, so that
+    whoever nobody has room for still hears of it at once.
+    """
+    begun = False
+    try:
+        async with aclosing(own()) as items:
+            async for item in items:
+                begun = True
+                yield item
+        return
+    except Overloaded:
+        if begun:
+            raise
+    async with aclosing(other()) as items:
+        async for item in items:
+            yield item

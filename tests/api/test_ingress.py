@@ -215,3 +215,17 @@ async def test_a_voice_goes_where_it_is_known_and_text_where_it_is_spoken() -> N
     service, handle = service_over(nothing)
     await service.end_text("xyz", "request")
     assert handle.chosen["session_id"] == "replica:xyz"
+
+
+async def test_whom_the_voices_own_replica_refuses_is_sent_to_the_least_loaded() -> None:
+    asked: list[str] = []
+
+    async def stream() -> AsyncGenerator[AudioChunk, None]:
+        asked.append(handle.chosen["session_id"])
+        if len(asked) == 1:
+            raise task_error(Overloaded("every stream of this replica is taken"))
+        yield AudioChunk(np.zeros(1, np.float32), 0, 1)
+
+    service, handle = service_over(stream)
+    assert len([chunk async for chunk in service.speak(PREPARED)]) == 1
+    assert asked == [f"voice:{PREPARED.voice.key}", ""]

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 import pytest
 
 from serve_app.api import second_try
-from serve_app.api.second_try import ReplicaGone, answer_again, items_again
+from serve_app.api.second_try import ReplicaGone, answer_again, items_again, items_elsewhere
 from serve_app.errors import Overloaded
 
 
@@ -81,3 +81,32 @@ async def test_a_listener_who_leaves_ends_the_call() -> None:
     assert await anext(items) == 0
     await items.aclose()
     assert replica.closed == 1
+
+
+async def test_who_is_refused_is_asked_elsewhere_once() -> None:
+    full, free = Dying(1, error=Overloaded("full")), Dying(0)
+    assert [item async for item in items_elsewhere(full.items, free.items)] == [0, 1, 2]
+    assert (full.calls, full.closed, free.calls, free.closed) == (1, 1, 1, 1)
+    full = Dying(9, error=Overloaded("full"))
+    with pytest.raises(Overloaded):
+        await anext(items_elsewhere(full.items, full.items))
+    assert full.calls == full.closed == 2
+    replica, unasked = Dying(0), Dying(0)
+    assert [item async for item in items_elsewhere(replica.items, unasked.items)] == [0, 1, 2]
+    assert unasked.calls == 0
+
+
+@pytest.mark.parametrize(("error", "after"), [(Overloaded("full"), 1), (ReplicaGone("gone"), 0)])
+async def test_only_a_refusal_before_the_first_item_goes_elsewhere(error: Exception, after: int) -> None:
+    replica, other = Dying(1, after=after, error=error), Dying(0)
+    with pytest.raises(type(error)):
+        _ = [item async for item in items_elsewhere(replica.items, other.items)]
+    assert other.calls == 0
+
+
+async def test_a_listener_who_leaves_ends_the_call_elsewhere_too() -> None:
+    full, free = Dying(1, error=Overloaded("full")), Dying(0)
+    items = items_elsewhere(full.items, free.items)
+    assert await anext(items) == 0
+    await items.aclose()
+    assert free.closed == 1

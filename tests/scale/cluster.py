@@ -77,7 +77,7 @@ class ServedCluster:
 
         details = _get_global_client().get_serve_details()
         return [
-            ReplicaPlace(name, replica["replica_id"], replica["state"], replica.get("node_id") or "")
+            ReplicaPlace(name, replica["replica_id"], replica["state"].value, replica.get("node_id") or "")
             for application in details["applications"].values()
             for name, found in application["deployments"].items()
             for replica in found["replicas"]
