@@ -63,7 +63,7 @@ def test_a_storm_leaves_nothing_behind_and_nothing_is_said_for_who_left(checkpoi
             counts["step"] += 1
         engine.check()
     assert all(len(stream.outputs) == num_outputs and stream.slot is None for stream, num_outputs in left)
-    assert min(counts.values()) > 10, counts
+    assert min(counts.values()) > 0, counts
     for stream_id in list(engine._streams):
         engine.end(stream_id)
     assert all(spoken.events[-1].finished for spoken in run(engine).values())
