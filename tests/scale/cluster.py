@@ -120,7 +120,8 @@ def served_cluster(*nodes: Mapping[str, float], mode: dict[str, str] = STOCK) ->
     import ray
     from ray.cluster_utils import Cluster
 
-    started = Cluster(initialize_head=True, head_node_args={**nodes[0], "include_dashboard": False})
+    head = {**nodes[0], "include_dashboard": False, "dashboard_port": free_port()}  # 8265 may be another cluster's
+    started = Cluster(initialize_head=True, head_node_args=head)
     try:
         for node in nodes[1:]:
             started.add_node(**node)
