@@ -31,6 +31,7 @@ def test_a_node_that_goes_away_breaks_its_streams_and_nothing_else() -> None:
     assert figures["on_both_nodes"]
     assert figures["others"] >= 10 and figures["others_failed"] == {}
     assert set(figures["in_flight_broken"]) <= {"broken_body"}, "visibly: never as if it were whole"
+    assert figures["long_broken"] < figures["long_streams"] and figures["long_ended_too_soon"] == 0
     assert figures["voice_is_listed"] and figures["voice_speaks"]
 
 

@@ -22,12 +22,14 @@ from serve_app.loadtest.schedule import poisson
 from serve_app.loadtest.session import Run, Session
 from serve_app.loadtest.target import Target, endpoint_of
 from tests.scale.cluster import ServedCluster, deployment, served_cluster, settings_of, toy_checkpoint, wait_until
+from tests.scale.listeners import Listener
 
 RATE_HZ = 0.6
 BEFORE_S = 12.0
 LOAD_S = 45.0
 TEXT = "The train leaves at half past seven."
 GRAPH = ("Ingress", "Preprocess", "Synthesis")
+VOICES = ("clara", "helen", "martin", "nora")
 
 
 def main() -> dict[str, Any]:
@@ -49,6 +51,8 @@ def remove_a_node(scratch: Path) -> dict[str, Any]:
         on_both = all(len({r.node for r in before if r.deployment == name}) == 2 for name in GRAPH)
         print(f"{len(before)} replicas; every deployment on both nodes: {on_both}", flush=True)
         voice = register_voice(cluster)
+        long = [Listener(cluster.url, voice=each) for each in VOICES]  # some of them on the node that goes
+        wait_until(lambda: all(each.is_listening for each in long), "long streams have begun", 120)
         loading = Loading(cluster.url)
         time.sleep(BEFORE_S)
         removed_s = loading.elapsed_s()
@@ -59,11 +63,19 @@ def remove_a_node(scratch: Path) -> dict[str, Any]:
         recovered_s = loading.elapsed_s() - removed_s
         print(f"{recovered_s + removed_s:5.1f} s  two of each again, on the node that is left", flush=True)
         run = loading.result()
+        for each in long:
+            each.leave()
+            each.wait()
+        long_broken = [each.problem for each in long if each.problem]
+        print(f"{len(long)} long streams, broken: {long_broken}", flush=True)
         voices = [voice["name"] for voice in httpx.get(cluster.url + "/v1/audio/voices").json()["data"]]
         spoken = httpx.post(cluster.url + "/v1/audio/speech", json={"input": "Still here.", "voice": voice}, timeout=60)
     figures = told(run, removed_s)
     return figures | {
         "on_both_nodes": on_both,
+        "long_streams": len(long),
+        "long_broken": len(long_broken),
+        "long_ended_too_soon": sum(each.ended for each in long),
         "recovered_s": round(recovered_s, 1),
         "voice_is_listed": voice in voices,
         "voice_speaks": spoken.status_code == 200 and len(spoken.content) > 1000,
