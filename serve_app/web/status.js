@@ -12,19 +12,22 @@ export class StatusView {
     this.studio = studio;
     this.open = false;
     this.timer = 0;
+    document.addEventListener("visibilitychange", () => this.show(this.open));
   }
 
   /** @param {boolean} open */
   show(open) {
     this.open = open;
     clearTimeout(this.timer);
-    if (open) this.refresh();
+    if (open && !document.hidden) this.refresh();
   }
 
   async refresh() {
-    const server = await this.ask();
-    if (!this.open) return;
-    byId("status-tables").replaceChildren(table("status.server", server), table("status.page", this.ownNumbers()));
+    const [server, service] = await Promise.all([this.ask(), askService()]);
+    if (!this.open || document.hidden) return;
+    const own = table(say("status.page"), this.ownNumbers());
+    byId("status-tables").replaceChildren(table(say("status.server"), server), ...service, own);
+    clearTimeout(this.timer);
     byId("status-updated").textContent = say("status.updated", { time: new Date().toLocaleTimeString() });
     this.timer = setTimeout(() => this.refresh(), PERIOD_MS);
   }
@@ -42,7 +45,6 @@ export class StatusView {
         [say("status.model"), data[0]?.id ?? "–"],
         [say("status.rate"), data[0]?.sample_rate ? `${data[0].sample_rate} Hz` : "–"],
         [say("status.voices"), String(this.studio.voices.voices.length)],
-        ...flat(ready).filter(([name]) => name !== "ready"),
       ];
     } catch (error) {
       if (!(error instanceof Fault)) throw error;
@@ -71,18 +73,43 @@ export function percentile(values, share) {
   return sorted[Math.max(0, Math.ceil(share * sorted.length) - 1)];
 }
 
-/** Whatever else the server tells, nested names joined: `{a: {b: 1}}` is `a b` = 1. @returns {[string, string][]} */
-function flat(value, name = "") {
-  if (value === null || typeof value !== "object") {
-    const text = typeof value === "number" ? String(Math.round(value * 1000) / 1000) : String(value);
-    return [[name.trim().replaceAll("_", " "), text]];
+/** The tables of the whole service, or the reason why there are none. @returns {Promise<HTMLElement[]>} */
+async function askService() {
+  try {
+    return serviceTables(await (await request("v1/status")).json());
+  } catch (error) {
+    if (!(error instanceof Fault)) throw error;
+    return [table(say("status.stages"), [[say("status.server"), faultInWords(error)]])];
   }
-  return Object.entries(value).flatMap(([key, inner]) => flat(inner, `${name} ${key}`));
+}
+
+function serviceTables({ stages, replicas, recent, window_s, ttfa_ms, audible_ttfa_ms }) {
+  const rows = Object.entries(stages).map(([name, stage]) => [
+    say(`status.${name}`),
+    stage ? say(`status.${name}.value`, stage) : say("status.silent"),
+  ]);
+  const each = replicas.map((replica) => [replica.id, say("status.replica.value", replica)]);
+  return [
+    table(say("status.stages"), rows),
+    table(say("status.recent", { window_s }), [
+      [say("status.ttfa"), percentiles(ttfa_ms)],
+      [say("status.audible"), percentiles(audible_ttfa_ms)],
+      [say("status.requests"), say("status.requests.value", recent)],
+      [say("status.underruns"), String(recent.underruns)],
+    ]),
+    table(say("status.replicas"), each.length ? each : [[say("status.synthesis"), say("status.none")]]),
+  ];
+}
+
+/** @param {{count: number, p50: number | null, p95: number | null, p99: number | null}} found */
+function percentiles({ count, p50, p95, p99 }) {
+  if (count === 0) return "–";
+  return say("status.percentiles", { p50: milliseconds(p50), p95: milliseconds(p95), p99: milliseconds(p99) });
 }
 
 function table(title, rows) {
   const body = rows.map(([name, value]) =>
     element("tr", {}, element("th", { scope: "row" }, name), element("td", {}, value)),
   );
-  return element("table", {}, element("caption", {}, say(title)), element("tbody", {}, ...body));
+  return element("table", {}, element("caption", {}, title), element("tbody", {}, ...body));
 }

@@ -2,6 +2,7 @@
 
 import { byId, element, icon } from "./dom.js";
 import { say } from "./language.js";
+import { ReadingPreview } from "./reading.js";
 
 const LONG = 150;
 const LIMIT = 4096;
@@ -14,6 +15,7 @@ export class WriteView {
   constructor(studio) {
     this.studio = studio;
     this.text = byId("text");
+    this.reading = new ReadingPreview();
     this.text.value = sessionStorage.getItem(DRAFT) ?? "";
     const mod = navigator.platform.startsWith("Mac") ? "⌘" : "Ctrl";
     byId("speak").append(icon("play"), say("write.speak"), element("kbd", {}, `${mod} ↵`));
@@ -68,6 +70,7 @@ export class WriteView {
     if (length === 0) this.advise("write.advice.empty");
     else if (length > LIMIT) this.advise("write.advice.over", true);
     else this.advise(length > LONG ? "write.advice.long" : "write.advice.good");
+    this.reading.read(length > LIMIT ? "" : this.text.value.trim());
     byId("summary").textContent = this.studio.summary();
     this.renderStop();
   }

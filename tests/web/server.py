@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import io
 import json
+import re
 import wave
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -87,9 +88,11 @@ class StudioServer:
     released: asyncio.Event = field(default_factory=asyncio.Event)
     break_after: int | None = None
     error: Exception | None = None
+    status_error: Exception | None = None
     keeps_voices: bool = True
     has_live: bool = True
     requests: list[dict[str, Any]] = field(default_factory=list)
+    readings: list[str] = field(default_factory=list)
     uploads: list[dict[str, Any]] = field(default_factory=list)
     messages: list[dict[str, Any]] = field(default_factory=list)
     closed: int = 0
@@ -111,6 +114,8 @@ class StudioServer:
                 Route("/ready", self.ready),
                 Route("/v1/models", self.models),
                 Route("/v1/audio/speech", self.speech, methods=["POST"]),
+                Route("/v1/status", self.status),
+                Route("/v1/audio/speech/reading", self.reading, methods=["POST"]),
                 Route("/v1/audio/voices", self.list_voices),
                 Route("/v1/audio/voices", self.add_voice, methods=["POST"]),
                 Route("/v1/audio/voices/{voice}", self.delete_voice, methods=["DELETE"]),
@@ -127,6 +132,34 @@ class StudioServer:
 
     async def ready(self, request: Request) -> Response:
         return JSONResponse({"ready": True, "queue": 3, "synthesis": {"replicas": 2, "streams": 5}})
+
+    async def status(self, request: Request) -> Response:
+        if self.status_error is not None:
+            raise self.status_error
+        replicas = [{"id": "one", "streams": 2, "spare": 6}, {"id": "two", "streams": 3, "spare": 5}]
+        times = {"count": 9, "p50": 181.0, "p95": 240.0, "p99": 300.0}
+        answer = {
+            "ready": True,
+            "window_s": 300,
+            "recent": {"spoken": 9, "left": 1, "invalid": 0, "refused": 2, "failed": 0, "underruns": 4},
+            "ttfa_ms": times,
+            "audible_ttfa_ms": {"count": 0, "p50": None, "p95": None, "p99": None},
+            "stages": {
+                "ingress": {"replicas": 1, "requests": 6},
+                "preprocess": None,
+                "synthesis": {"replicas": 2, "waiting_for_sound": 1, "streams": 5, "spare": 11},
+            },
+            "replicas": replicas,
+        }
+        return JSONResponse(answer)
+
+    async def reading(self, request: Request) -> Response:
+        """Says 3 as three; all else as it is written."""
+        text = (await request.json())["input"]
+        self.readings.append(text)
+        spoken = {"3": "three"}
+        parts = [{"written": part, "spoken": spoken.get(part, part)} for part in re.split("(3)", text) if part]
+        return JSONResponse({"object": "speech.reading", "pieces": [{"parts": parts}], "warnings": []})
 
     async def models(self, request: Request) -> Response:
         return JSONResponse({"object": "list", "data": [{"id": "cosyvoice2-0.5b", "sample_rate": RATE_HZ}]})

@@ -122,7 +122,7 @@ async def test_the_tabs_are_worked_by_arrows_and_the_status_view_refreshes(
     await page.focus("#tab-write")
     await page.keyboard.press("ArrowLeft")
     assert await page.evaluate("document.activeElement.id") == "tab-status"
-    await page.wait_for_selector("#status-tables th:text-is('synthesis streams') + td:text-is('5')")
+    await page.wait_for_selector("#status-tables th:text-is('two') + td:text-is('3 streams · room for 5')")
     before = await page.inner_text("#status-updated")
     await studio.until(f"document.querySelector('#status-updated').textContent !== '{before}'")
     await page.keyboard.press("ArrowRight")
