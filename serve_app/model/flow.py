@@ -153,7 +153,21 @@ class Flow(nn.Module):
 
     @torch.inference_mode()
     def open(self, speaker: Tensor, prompt_ids: Tensor, prompt_mel: Tensor, *, poison: bool = False) -> FlowState:
-        """A stream behind those chunks of its prompt that do not depend on what will be said.
+        """A stream behind those chunks of its prompt that do not depend on what will be said; else as `begin`."""
+        state = self.begin(speaker, prompt_ids, prompt_mel, poison=poison)
+        window = self.dims.chunk_tokens + self.dims.lookahead
+        while state.num_tokens < self.num_prefix_tokens(len(prompt_ids)):
+            self.render([state], [prompt_ids[state.num_tokens : state.num_tokens + window]])
+        return state
+
+    def num_prefix_tokens(self, num_prompt_tokens: int) -> int:
+        """Tokens of the prompt's chunks that do not depend on what will be said: those whose lookahead it holds."""
+        chunks = max(0, num_prompt_tokens - self.dims.lookahead) // self.dims.chunk_tokens
+        return chunks * self.dims.chunk_tokens
+
+    @torch.inference_mode()
+    def begin(self, speaker: Tensor, prompt_ids: Tensor, prompt_mel: Tensor, *, poison: bool = False) -> FlowState:
+        """A stream at the start of its prompt, whose chunks are rendered first, like those of the speech.
 
         speaker: [speaker_dim]; prompt_ids: [P], P >= 0; prompt_mel: [token_mel_ratio * P, mel_bins].
         poison: fill spare memory with NaN (tests).
@@ -164,11 +178,7 @@ class Flow(nn.Module):
         if prompt_mel.shape != expected:
             raise ValueError(f"{len(prompt_ids)} prompt tokens need a mel of {expected}, not {tuple(prompt_mel.shape)}")
         projected = self.speaker_projection(F.normalize(speaker.to(like), dim=0))
-        state = FlowState(projected, prompt_mel.to(like), self.chunks.open(self.left_context_chunks, poison=poison))
-        window = dims.chunk_tokens + dims.lookahead
-        while len(prompt_ids) - state.num_tokens >= window:
-            self.render([state], [prompt_ids[state.num_tokens : state.num_tokens + window]])
-        return state
+        return FlowState(projected, prompt_mel.to(like), self.chunks.open(self.left_context_chunks, poison=poison))
 
     @torch.inference_mode()
     def render(self, states: Sequence[FlowState], ids: Sequence[Tensor]) -> list[Tensor]:

@@ -228,16 +228,24 @@ class StreamingEngine:
         if batch is None:
             return released
         streams = [self._streams[stream_id] for stream_id in batch.stream_ids]
+        introducing = batch.work is Work.RENDER and all(map(self._introduces, streams))
         try:
             events = self._run(batch)
         except Exception as error:  # noqa: BLE001 - whatever it is, streams that took no part must go on
             return released + self._give_up(batch, error)
         self._num_failed_batches = 0
-        self._observe(batch.work, streams, self._clock() - started_s)
+        self._observe(Work.PREFILL if introducing else batch.work, streams, self._clock() - started_s)
         return released + events
 
+    def _introduces(self, stream: SpeechStream) -> bool:
+        """Whether the next chunk is part of the flow's prefix of an unknown voice."""
+        return stream.flow is not None and self._render.in_prefix(stream)
+
     def _observe(self, work: Work, streams: Sequence[SpeechStream], elapsed_s: float) -> None:
-        """Notes what a step cost; for prompts, which are read in pieces, what the whole of one did."""
+        """Notes what a step cost; for prompts, which are taken in piece by piece by model and flow, what the whole did.
+
+        work: PREFILL for both.
+        """
         if work is not Work.PREFILL:
             self.costs.observe(work, len(streams), elapsed_s)
             return
@@ -245,7 +253,7 @@ class StreamingEngine:
             if stream.reading_s is None:
                 continue  # fed text: a few positions
             stream.reading_s += elapsed_s / len(streams)
-            if stream.outputs:
+            if stream.outputs and not self._introduces(stream):
                 self.costs.observe(work, 1, stream.reading_s)
                 stream.reading_s = None
 
@@ -308,13 +316,13 @@ class StreamingEngine:
     def _rendered(self, streams: Sequence[SpeechStream]) -> list[StreamEvent]:
         events = []
         for stream in streams:
-            if not stream.tokens:  # nothing was said: no text came, or the model ended at once
+            if stream.progress.generated and not stream.tokens:  # no text came, or the model ended at once
                 events.append(self._event(stream, silence(0), finished=True))
                 self.close(stream.stream_id)
-        speaking = [stream for stream in streams if stream.tokens]
-        if not speaking:
+        able = [stream for stream in streams if stream.stream_id in self._streams]
+        if not able:
             return events
-        for stream, (rendered, last) in zip(speaking, self._render.render(speaking), strict=True):
+        for stream, (rendered, last) in zip(able, self._render.render(able), strict=True):
             if not np.isfinite(rendered).all():
                 events.append(self._failed(stream, GenerationFailed("the model produced no valid sound")))
                 continue

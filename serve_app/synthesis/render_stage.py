@@ -29,7 +29,10 @@ def cut_tokens(num_tokens: int, chunk_tokens: int, first_hop_tokens: int) -> int
 
 
 class FlowPrefixCache:
-    """The flow's state after a voice's prompt, computed once per voice and copied for each stream; LRU by bytes."""
+    """The flow's state after a voice's prompt, computed once per voice and copied for each stream; LRU by bytes.
+
+    A stream of an unknown voice computes it chunk by chunk, as it will render its speech, and leaves a copy here.
+    """
 
     def __init__(self, flow: Flow, max_bytes: int, first_hop_tokens: int) -> None:
         self._flow = flow
@@ -40,7 +43,10 @@ class FlowPrefixCache:
         self.misses = 0
 
     def open(self, voice: VoicePrompt) -> tuple[FlowState, Tensor]:
-        """A state of its own for one stream, after the voice's whole prompt chunks, and the prompt's ids, int64 [P]."""
+        """A state of its own for one stream, and the prompt's ids, int64 [P].
+
+        It is behind the voice's whole prompt chunks if the voice is known, else at the prompt's start.
+        """
         dims = self._flow.dims
         cut = cut_tokens(len(voice.speech_ids), dims.chunk_tokens, self._first_hop_tokens)
         prompt_ids = torch.from_numpy(voice.speech_ids[cut:].astype(np.int64))
@@ -51,13 +57,18 @@ class FlowPrefixCache:
             return known.clone(), prompt_ids
         self.misses += 1
         mel = np.ascontiguousarray(voice.mel[dims.token_mel_ratio * cut :])
-        prefix = self._flow.open(torch.from_numpy(voice.speaker), prompt_ids, torch.from_numpy(mel))
-        if prefix.num_bytes > self._max_bytes:
-            return prefix, prompt_ids
-        self._states[voice.key] = prefix
+        state = self._flow.begin(torch.from_numpy(voice.speaker), prompt_ids, torch.from_numpy(mel))
+        if not self._flow.num_prefix_tokens(len(prompt_ids)):
+            self.keep(voice, state)  # too short for a chunk of its own
+        return state, prompt_ids
+
+    def keep(self, voice: VoicePrompt, prefix: FlowState) -> None:
+        """Remembers a voice by a copy of a stream's state right behind its prefix."""
+        if voice.key in self._states or prefix.num_bytes > self._max_bytes:
+            return
+        self._states[voice.key] = prefix.clone()
         while self.num_bytes > self._max_bytes:
             self._states.popitem(last=False)[1].close()
-        return prefix.clone(), prompt_ids
 
     def clear(self) -> None:
         """Forgets every voice, and so gives back the memory."""
@@ -128,8 +139,17 @@ class RenderStage:
         available = len(stream.prompt_ids) + len(stream.tokens) - stream.flow.num_tokens
         stream.progress.tokens_needed = self._window_tokens - available
 
+    def in_prefix(self, stream: SpeechStream) -> bool:
+        """Whether the next chunk is one of the voice's prompt alone, in which nothing is said."""
+        assert stream.prompt_ids is not None and stream.flow is not None
+        return stream.flow.num_tokens < self._flow.num_prefix_tokens(len(stream.prompt_ids))
+
     def render(self, streams: Sequence[SpeechStream]) -> list[tuple[Float32Array, bool]]:
-        """The next samples of each stream, float32 [S], S >= 0, and whether they are its last."""
+        """The next samples of each stream, float32 [S], S >= 0, and whether they are its last.
+
+        A chunk of a voice's prompt has none; the last of these makes the voice known.
+        """
+        introducing = [stream for stream in streams if self.in_prefix(stream)]
         states, windows, starts = [], [], []
         for stream in streams:
             assert stream.prompt_ids is not None and stream.flow is not None
@@ -139,6 +159,9 @@ class RenderStage:
             starts.append(start)
             windows.append(ids[start : start + self._window_tokens])
         mels = self._flow.render(states, windows)
+        for stream in introducing:
+            if stream.flow is not None and not self.in_prefix(stream):
+                self._prefixes.keep(stream.voice, stream.flow)
 
         vocoders: list[VocoderState] = []
         voiced: list[Tensor] = []

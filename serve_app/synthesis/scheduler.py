@@ -44,7 +44,7 @@ class Playback:
 
 
 class Work(Enum):
-    """What a stream can do next."""
+    """What a stream can do next. The flow takes in the prompt of an unknown voice chunk by chunk, by RENDER too."""
 
     PREFILL = "prefill"
     DECODE = "decode"
@@ -131,13 +131,13 @@ class Scheduler:
     def urgency(self, progress: Progress, now_s: float) -> tuple[int, bool, float, int]:
         """Sort key, smallest first: class of urgency, deadline, order of utterances.
 
-        Among those who wait for their first sound prompts are read first, so that their first tokens are decoded
+        Among those who wait for their first sound prompts are taken in first, so that their first tokens are decoded
         together; serving them one after another would cost each of them the decode steps of all before it.
         """
         playback = progress.playback
         dry_at_s = playback.dry_at_s()
         if playback.started_at_s is None:
-            return (_FIRST_SOUND, progress.unread == 0, dry_at_s, progress.utterance)
+            return (_FIRST_SOUND, progress.needs() is Work.DECODE, dry_at_s, progress.utterance)
         urgent = dry_at_s - now_s < self._limits.urgent_s
         return (_ABOUT_TO_RUN_DRY if urgent else _CAN_WAIT, False, dry_at_s, progress.utterance)
 

@@ -10,6 +10,7 @@ from serve_app.messages import Float32Array
 from serve_app.model.checkpoint import Checkpoint
 from serve_app.synthesis.engine import StreamingEngine
 from serve_app.synthesis.leading_silence import LeadingSilence
+from serve_app.synthesis.scheduler import Work
 from serve_app.synthesis.stream import SpeechStream
 from tests.synthesis.conftest import make_utterance, make_voice, open_stream, run
 
@@ -52,8 +53,8 @@ def test_at_most_a_second_is_left_out() -> None:
     assert len(trimmed(quiet(0.5), 4_800)) == KEPT, "an utterance without a sound"
 
 
-def make_silent_at_first(engine: StreamingEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first chunk of the next stream begins with 0.2 s of silence: random weights never do."""
+def make_silent_at_first(engine: StreamingEngine, monkeypatch: pytest.MonkeyPatch, num_silent: int = 4_800) -> None:
+    """The first chunk of the next stream begins with so many samples of silence: random weights never do."""
     render = engine._render.render
     chunks: list[Float32Array] = []
 
@@ -61,8 +62,9 @@ def make_silent_at_first(engine: StreamingEngine, monkeypatch: pytest.MonkeyPatc
         ((samples, last),) = render(streams)
         if not chunks:
             samples = samples.copy()
-            samples[:4_800] = 0
-        chunks.append(samples)
+            samples[:num_silent] = 0
+        if len(samples):  # none for the chunks of the voice's prompt
+            chunks.append(samples)
         return [(samples, last)]
 
     monkeypatch.setattr(engine._render, "render", silent)
@@ -84,3 +86,34 @@ def test_the_engine_trims_the_first_utterance_where_it_is_asked_to(
     assert spoken[1].num_tokens == spoken[0].num_tokens and spoken[1].events[-1].finished
     tail = len(spoken[1].samples) - KEPT
     np.testing.assert_array_equal(spoken[1].samples[-tail:], spoken[0].samples[-tail:])
+
+
+@pytest.mark.parametrize("num_silent", [4_800, 10**6], ids=["part of the first chunk", "all of it"])
+def test_a_first_sound_that_was_trimmed_can_still_be_held(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, num_silent: int
+) -> None:
+    """By what is left of it; and what comes out is the same."""
+    spoken: list[list[Float32Array]] = []
+    for hold in (False, True):
+        config = SynthesisConfig(
+            max_streams=2, max_positions=512, trim_leading_silence=True, hold_first_sound=hold, first_hop_tokens=25
+        )
+        engine = StreamingEngine(checkpoint, config, clock=lambda: 0.0)
+        make_silent_at_first(engine, monkeypatch, num_silent)
+        voice = make_voice(1, num_tokens=63)
+        open_stream(engine, 0, voice, make_utterance(voice, 1, num_text_tokens=20), 1)
+        stream, chunks = engine._streams[0], list[Float32Array]()
+        was_held = False
+        while engine.wait_s() is not None:
+            engine.costs.table[Work.DECODE], engine.costs.table[Work.RENDER] = {1: 0.02}, {1: 0.45}
+            chunks += [event.samples for event in engine.step() if len(event.samples)]
+            if len(stream.held) and not was_held:
+                was_held = True
+                own_s = 25 * 0.02 + 0.45
+                assert stream.held_until_s == pytest.approx(own_s - len(stream.held) / RATE)
+                assert stream.leading_silence is not None and stream.leading_silence.left == 0
+        if num_silent == 4_800:
+            assert was_held == hold
+        spoken.append(chunks)
+    plain, held = (np.concatenate(chunks) for chunks in spoken)
+    np.testing.assert_array_equal(held, plain)
