@@ -69,6 +69,21 @@ def test_every_reader_opens_the_wav_whole(service: Service, tmp_path: Path) -> N
         assert len(decoded) == 2 * num_samples, command[0]
 
 
+@pytest.mark.parametrize("name", ["mp3", "opus", "aac", "flac", "wav", "pcm"])
+def test_a_player_hears_every_format_at_its_length(service: Service, tmp_path: Path, name: str) -> None:
+    assert shutil.which("mpv"), "mpv is needed (apt-get install mpv)"
+    spoken = httpx.post(service.url + "/v1/audio/speech", json=body(), timeout=120).content
+    reply = httpx.post(service.url + "/v1/audio/speech", json=body() | {"response_format": name}, timeout=120)
+    path, heard = tmp_path / f"speech.{name}", tmp_path / "heard.wav"
+    path.write_bytes(reply.content)
+    raw = ["--demuxer=rawaudio", "--demuxer-rawaudio-rate=24000", "--demuxer-rawaudio-format=s16le"]
+    raw.append("--demuxer-rawaudio-channels=1")
+    command = ["mpv", "--no-config", "--no-video", "--ao=pcm", f"--ao-pcm-file={heard}"]
+    subprocess.run([*command, *(raw if name == "pcm" else []), str(path)], check=True, capture_output=True, timeout=60)
+    found = soundfile.info(heard)
+    assert abs(found.frames / found.samplerate - len(spoken) / 48_000) < 0.05
+
+
 async def test_simultaneous_requests_with_different_voices_give_what_each_gives_alone(service: Service) -> None:
     names = voices(service)[:2]
     assert len(names) == 2 and names[0] != names[1]
