@@ -309,6 +309,18 @@ def test_damaged_cache_is_rebuilt(directory: Path, toy_tensors: Checkpoint, dama
     assert len(cache.read_bytes()) == len(whole)
 
 
+def test_one_flipped_bit_in_the_data_of_a_cache_is_noticed(directory: Path, toy_tensors: Checkpoint) -> None:
+    load_checkpoint(directory)
+    cache = directory / "llm.serve.safetensors"
+    whole = cache.read_bytes()
+    flipped = bytearray(whole)
+    flipped[-5] ^= 1
+    cache.unlink()  # the tensors loaded before still map the old file
+    cache.write_bytes(flipped)
+    assert equal(load_checkpoint(directory).language_model, toy_tensors.language_model)
+    assert cache.read_bytes()[-100:] == whole[-100:]  # the notes in its head come in any order
+
+
 def test_directory_that_cannot_be_written_only_means_no_cache(
     directory: Path, toy_tensors: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
