@@ -197,7 +197,7 @@ def _write_cache(tensors: Mapping[str, Tensor], cache: Path, source: Path) -> bo
 
 def _checksum(tensor: Tensor) -> int:
     """CRC-32 of a contiguous tensor's bytes: it finds what a disk or a copy damages; it is no proof of origin."""
-    return zlib.crc32(memoryview(tensor.detach().reshape(-1).view(torch.uint8).numpy()))
+    return zlib.crc32(tensor.detach().reshape(-1).view(torch.uint8).numpy().data)
 
 
 def _alone(tensor: Tensor) -> Tensor:
