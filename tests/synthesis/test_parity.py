@@ -1,6 +1,7 @@
 """The parity command at toy size: every bound holds, and a fault in any network is found."""
 
 import json
+import zlib
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ def test_every_bound_holds(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_wrong_weight_in_any_network_is_found(tmp_path: Path) -> None:
-    """Ours reads the caches, upstream the .pt files; one weight of each cache is off by a percent."""
+    """Ours reads the caches, upstream the .pt files; one weight of each cache, whose checksum fits, is off by a percent."""
     write_networks(tmp_path, "toy")
     load_checkpoint(tmp_path)
     for network, name in (
@@ -37,8 +38,9 @@ def test_a_wrong_weight_in_any_network_is_found(tmp_path: Path) -> None:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is not a dict)
         changed = {key: value * 1.01 if key == name else value.clone() for key, value in tensors.items()}
         assert name in changed
+        checksums = json.loads(notes["checksums"]) | {name: zlib.crc32(changed[name].numpy().tobytes())}
         cache.unlink()
-        save_file(changed, cache, metadata=notes)
+        save_file(changed, cache, metadata=notes | {"checksums": json.dumps(checksums)})
     verdicts: dict[str, set[bool]] = {}
     for row in measure(tmp_path, (26,), 30):
         verdicts.setdefault(row.quantity, set()).add(row.holds)
