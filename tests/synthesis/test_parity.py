@@ -24,7 +24,7 @@ def test_every_bound_holds(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_wrong_weight_in_any_network_is_found(tmp_path: Path) -> None:
-    """Ours reads the caches, upstream the .pt files; one weight of each cache, whose checksum fits, is off by a percent."""
+    """Ours reads the caches, upstream the .pt files; one weight of each cache is off by a percent, checksum and all."""
     write_networks(tmp_path, "toy")
     load_checkpoint(tmp_path)
     for network, name in (
