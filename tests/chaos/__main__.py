@@ -91,7 +91,7 @@ def soak(
     checkpoint: Checkpoint = DEMO,
     minutes: Annotated[float, typer.Option(help="How long.", min=0.1)] = 60,
 ) -> None:
-    """Mixed traffic: memory, files, threads and latency at six points in time. Exit status 1 if they grow by over 2 %."""
+    """Mixed traffic: memory, files, threads and latency at six points in time. Exit status 1 for growth over 2 %."""
     with kept(soak_table(minutes)) as table:
         is_flat = run_soak(checkpoint, minutes, table)
     if not is_flat:

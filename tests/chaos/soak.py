@@ -24,8 +24,8 @@ MAX_GROWTH = 0.02
 
 
 async def traffic(url: str, until_s: float, first_ms: list[float]) -> int:
-    """Several clients at once, each with a breath between its requests: whole requests in all formats and voices, voices
-    that are registered, used and deleted, errors, people who leave. How many requests there were.
+    """Several clients at once, with a breath between requests: whole ones in all formats and voices, voices that are
+    registered, used and deleted, errors, people who leave. How many requests there were.
     """
     count = 0
 
