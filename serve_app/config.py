@@ -64,8 +64,9 @@ class ApiConfig(LiveApiConfig):
     """One key a line; `#` begins a comment. Without keys, here or in the variable, everybody may do everything."""
     api_keys_variable: str | None = None
     """Name of an environment variable that holds keys, separated by commas or spaces."""
-    listings_need_key: bool = False
-    """Ask for a key for the lists of models and voices too."""
+    listings_need_key: bool = True
+    """Where there are keys, the lists of models and voices need one too; False opens them to every reader, for programs
+    that send their key with speech only, as Open WebUI does."""
     voices_per_key: bool = False
     """A registered voice belongs to the key that registered it: no other can list, use or delete it, or learn of it.
     Voices registered without this stay everybody's."""

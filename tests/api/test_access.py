@@ -45,15 +45,19 @@ async def test_right_keys(locked: ApiConfig) -> None:
         assert (await client.post(SPEECH + "?token=beta", json=BODY)).status_code == 200
 
 
-async def test_listings_are_open_to_readers_unless_told_otherwise(locked: ApiConfig) -> None:
+async def test_listings_need_a_key_unless_they_are_opened_to_readers(locked: ApiConfig) -> None:
+    listings = ("/v1/models", "/v1/models/tts-1", "/v1/audio/models", "/v1/audio/voices")
     async with client_of(FakeService(), locked) as client:
-        for path in ("/v1/models", "/v1/models/tts-1", "/v1/audio/models", "/v1/audio/voices", "/health", "/ready"):
+        for path in listings:
+            assert_error(await client.get(path), 401, "invalid_api_key")
+            assert (await client.get(path, headers={"authorization": "Bearer alpha"})).status_code == 200
+        for path in ("/health", "/ready"):
+            assert (await client.get(path)).status_code == 200
+    async with client_of(FakeService(), locked.model_copy(update={"listings_need_key": False})) as client:
+        for path in listings:
             assert (await client.get(path)).status_code == 200
         assert_error(await client.delete("/v1/audio/voices/voice_1"), 401, "invalid_api_key")
         assert_error(await client.get("/v1/modelsx"), 401, "invalid_api_key")
-    async with client_of(FakeService(), locked.model_copy(update={"listings_need_key": True})) as client:
-        assert_error(await client.get("/v1/models"), 401, "invalid_api_key")
-        assert (await client.get("/health")).status_code == 200
 
 
 def test_keys_from_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:

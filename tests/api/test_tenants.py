@@ -34,6 +34,12 @@ def config(tmp_path: Path) -> ApiConfig:
     return ApiConfig(api_keys_file=file, voices_per_key=True)
 
 
+@pytest.fixture
+def readable(config: ApiConfig) -> ApiConfig:
+    """Everybody may read the listings."""
+    return config.model_copy(update={"listings_need_key": False})
+
+
 @asynccontextmanager
 async def tenants(config: ApiConfig) -> AsyncGenerator[tuple[FakeService, int, httpx.AsyncClient], None]:
     service = FakeService()
@@ -60,8 +66,8 @@ async def names(client: httpx.AsyncClient, key: str) -> tuple[set[str], set[str]
     return {voice["name"] for voice in listed}, {voice["name"] for voice in model["voices"]}
 
 
-async def test_a_tenants_voice_is_nowhere_for_the_others(config: ApiConfig) -> None:
-    async with tenants(config) as (_, _, client):
+async def test_a_tenants_voice_is_nowhere_for_the_others(readable: ApiConfig) -> None:
+    async with tenants(readable) as (_, _, client):
         voice = (await add_voice(client, ANN)).json()
         everybodys = {"default", "Ünal"}
         assert await names(client, ANN) == (everybodys | {"Secret"}, everybodys | {"Secret"})
@@ -133,10 +139,9 @@ async def test_ownership_without_keys_is_refused_at_the_start() -> None:
 
 
 async def test_every_route_but_health_and_the_page_asks_for_a_key(config: ApiConfig) -> None:
-    strict = config.model_copy(update={"listings_need_key": True})
     asked = set()
-    async with tenants(strict) as (service, port, client):
-        for route in create_api(service, strict).routes:
+    async with tenants(config) as (service, port, client):
+        for route in create_api(service, config).routes:
             if isinstance(route, WebSocketRoute):
                 async with connect(f"ws://127.0.0.1:{port}{route.path}?token=wrong", proxy=None) as socket:
                     with pytest.raises(ConnectionClosed):
