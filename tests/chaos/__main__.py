@@ -15,7 +15,7 @@ from tests.chaos.faults import VICTIMS, faults_table, run_faults
 from tests.chaos.floods import floods_table, run_floods
 from tests.chaos.hostile import run_families
 from tests.chaos.leaving import leaving_table, run_leaving
-from tests.chaos.results import Table, keep
+from tests.chaos.results import RESULTS, Table, keep
 from tests.chaos.soak import run_soak, soak_table
 from tests.chaos.target import DEMO
 
@@ -33,8 +33,8 @@ def main() -> None:
 
 
 @contextmanager
-def kept(table: Table) -> Iterator[Table]:
-    """The table is kept however the block ends, if it has a row."""
+def kept(table: Table, path: Path = RESULTS) -> Iterator[Table]:
+    """The table is kept however the block ends, if it has a row. Exit status 1 where a bound is broken."""
     try:
         yield table
     except BaseException as error:
@@ -42,7 +42,9 @@ def kept(table: Table) -> Iterator[Table]:
         raise
     finally:
         if table.rows:
-            keep(table)
+            keep(table, path)
+    if table.broken:
+        raise typer.Exit(1)
 
 
 @app.command()
