@@ -231,6 +231,14 @@ class ClipQuality:
 
 
 @dataclass(frozen=True, slots=True)
+class ClipPreview:
+    """What a voice would be made of. audio: a WAV file, s16le, mono, SAMPLE_RATE_HZ. quality: of what was sent."""
+
+    audio: bytes
+    quality: ClipQuality
+
+
+@dataclass(frozen=True, slots=True)
 class VoiceInfo:
     """What a listing says of a voice. created_at is in Unix seconds; language is a BCP 47 tag or empty."""
 

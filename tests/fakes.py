@@ -12,6 +12,7 @@ from serve_app.figures import ServiceFigures
 from serve_app.messages import (
     SAMPLE_RATE_HZ,
     AudioChunk,
+    ClipPreview,
     ClipQuality,
     FedText,
     Float32Array,
@@ -23,6 +24,7 @@ from serve_app.messages import (
     Reading,
     ReadPart,
     ReadPiece,
+    ReferenceClip,
     RegisteredVoice,
     SpeakingReplica,
     SpeechRequest,
@@ -31,6 +33,7 @@ from serve_app.messages import (
 )
 
 NO_IDS = np.zeros(0, np.int32)
+QUALITY = ClipQuality(2.0, 1.5, 30.0, -20.0, 0.0, 8000, False, ("A bit short.",))
 
 
 def tone(num_samples: int, hz: float = 440.0, level: float = 0.5) -> Float32Array:
@@ -66,6 +69,7 @@ class FakeService:
     requests: list[SpeechRequest] = field(default_factory=list)
     register_error: Exception | None = None
     registered: list[NewVoice] = field(default_factory=list)
+    previewed: list[ReferenceClip] = field(default_factory=list)
     owners: dict[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     fed_words: list[str] = field(default_factory=list)
@@ -211,7 +215,22 @@ class FakeService:
         self.known_voices = (*self.known_voices, info)
         if new.owner:
             self.owners[info.id] = new.owner
-        return RegisteredVoice(info, ClipQuality(2.0, 1.5, 30.0, -20.0, 0.0, 8000, False, ("A bit short.",)))
+        return RegisteredVoice(info, QUALITY)
+
+    async def preview_clip(self, reference: ReferenceClip) -> ClipPreview:
+        """What was sent, as it is; the report says that noise was removed if that was asked for."""
+        self.open_prepares += 1
+        try:
+            await self.announce()
+            if self.prepare_gate is not None:
+                await self.prepare_gate.acquire()
+        finally:
+            self.open_prepares -= 1
+            await self.announce()
+        if self.register_error is not None:
+            raise self.register_error
+        self.previewed.append(reference)
+        return ClipPreview(reference.audio, replace(QUALITY, denoised=reference.denoise == "on"))
 
     async def delete_voice(self, id_or_name: str, owner: str = "") -> None:
         [voice] = [voice for voice in await self.voices(owner) if id_or_name in (voice.id, voice.name)]

@@ -26,12 +26,14 @@ from serve_app.messages import (
     REPLICA_SESSION,
     VOICE_SESSION,
     AudioChunk,
+    ClipPreview,
     FedText,
     Int32Array,
     NewVoice,
     NextText,
     PreparedSpeech,
     Reading,
+    ReferenceClip,
     RegisteredVoice,
     SpeakingReplica,
     SpeechRequest,
@@ -51,7 +53,7 @@ class RayService:
     """`SpeechService` over the handles of the two other deployments.
 
     preprocess: `prepare(request)`, `prepare_fed(request)`, `next_text(fed)`, `reading(text, normalized)`, `voices()`,
-    `register_voice(new)`, `delete_voice(id_or_name)`.
+    `register_voice(new)`, `preview_clip(reference)`, `delete_voice(id_or_name)`.
     synthesis: the async generator `speak(prepared)`, `feed(request_id, ids)`, `end_text(request_id)`, `ready()`.
     ingress: the deployment that this is a part of. All three: `figures()`, of one replica.
     """
@@ -133,6 +135,11 @@ class RayService:
     async def register_voice(self, new: NewVoice) -> RegisteredVoice:
         registered: RegisteredVoice = await answer(self.preprocess_for(new.audio).register_voice.remote(new))
         return registered
+
+    async def preview_clip(self, reference: ReferenceClip) -> ClipPreview:
+        handle = self.preprocess_for(reference.audio)
+        preview: ClipPreview = await answer_again(lambda: answer(handle.preview_clip.remote(reference)))
+        return preview
 
     async def delete_voice(self, id_or_name: str, owner: str = "") -> None:
         await answer(self.preprocess.delete_voice.remote(id_or_name, owner))

@@ -10,6 +10,7 @@ from serve_app.api.reading import ReadingBody
 from serve_app.api.schema import SpeechBody
 from serve_app.api.status import ENDS
 from serve_app.config import ApiConfig
+from serve_app.messages import SAMPLE_RATE_HZ
 
 Json = dict[str, Any]
 
@@ -121,12 +122,18 @@ def describe(config: ApiConfig) -> Json:
         json_answer("RegisteredVoice") | errors(400, 403, 408, 409, 413, 415, 429, 503, 507),
         requestBody=form_of(("name", "audio_sample"), fields, "audio_sample"),
     )
+    preview = operation(
+        "How a clip would be used: trimmed, mended, of even loudness; nothing is kept",
+        json_answer("VoicePreview") | errors(400, 403, 408, 413, 415, 429, 503),
+        requestBody=form_of(("audio_sample",), ("ref_text", "denoise"), "audio_sample"),
+    )
     model = operation("One model, by name or alias", json_answer("Model") | errors(404, 429, 503))
     ok = {"200": {"description": "OK", "content": {"text/plain": {"schema": {"const": "OK"}}}}}
     paths: Json = {
         "/v1/audio/speech": {"post": speech_operation()},
         "/v1/audio/speech/reading": {"post": reading_operation()},
         "/v1/audio/voices": {"get": voices, "post": registration},
+        "/v1/audio/voices/preview": {"post": preview},
         "/v1/audio/voices/{voice}": {
             "parameters": [path_parameter("voice", "Id or name")],
             "get": voice,
@@ -199,6 +206,12 @@ def schemas(config: ApiConfig) -> Json:
         "Reading": reading_schema(),
         "Voice": voice,
         "RegisteredVoice": {"allOf": [ref("Voice"), object_of(quality={"type": "object"})]},
+        "VoicePreview": object_of(
+            object={"const": "audio.voice.preview"},
+            audio={"type": "string", "contentEncoding": "base64", "contentMediaType": "audio/wav"},
+            sample_rate={"const": SAMPLE_RATE_HZ},
+            quality={"type": "object"},
+        ),
         "DeletedVoice": object_of(id=text, object={"const": "audio.voice.deleted"}, deleted={"const": True}),
         "VoiceList": object_of(
             object={"const": "list"},

@@ -22,7 +22,7 @@ from serve_app.api.reading import ReadingEndpoint
 from serve_app.api.service import SpeechService
 from serve_app.api.speech import SpeechEndpoint
 from serve_app.api.status import StatusEndpoint
-from serve_app.api.voices import VoiceDeletion, VoiceRegistration
+from serve_app.api.voices import ClipPreviewing, VoiceDeletion, VoiceRegistration
 from serve_app.config import ApiConfig
 from serve_app.metrics import SILENT, Recorder
 
@@ -52,6 +52,7 @@ def create_api(service: SpeechService, config: ApiConfig, recorder: Recorder = S
             WebSocketRoute("/api-ws/v1/inference", DashscopeSocket(service, config)),
             Route("/v1/audio/voices", catalog.voices, methods=["GET"]),
             Route("/v1/audio/voices", VoiceRegistration(service, config), methods=["POST"]),
+            Route("/v1/audio/voices/preview", ClipPreviewing(service, config), methods=["POST"]),
             Route("/v1/audio/voices/{voice}", catalog.voice, methods=["GET"]),
             Route("/v1/audio/voices/{voice}", VoiceDeletion(service).delete, methods=["DELETE"]),
             Route("/v1/audio/models", catalog.audio_models),

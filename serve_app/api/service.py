@@ -10,12 +10,14 @@ from typing import Protocol
 from serve_app.figures import ServiceFigures
 from serve_app.messages import (
     AudioChunk,
+    ClipPreview,
     FedText,
     Int32Array,
     NewVoice,
     NextText,
     PreparedSpeech,
     Reading,
+    ReferenceClip,
     RegisteredVoice,
     SpeakingReplica,
     SpeechRequest,
@@ -67,6 +69,10 @@ class SpeechService(Protocol):
 
     async def register_voice(self, new: NewVoice) -> RegisteredVoice:
         """Store a voice for good. Errors: `InvalidVoiceName`, `VoiceExists`, `InvalidAudio` and its kin."""
+        ...
+
+    async def preview_clip(self, reference: ReferenceClip) -> ClipPreview:
+        """The clip as a voice would be made of it; nothing is kept. Errors: `InvalidAudio` and its kin."""
         ...
 
     async def delete_voice(self, id_or_name: str, owner: str = "") -> None:

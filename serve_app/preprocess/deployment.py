@@ -10,11 +10,13 @@ from ray.serve import metrics
 from serve_app.config import AppConfig
 from serve_app.figures import PreprocessFigures
 from serve_app.messages import (
+    ClipPreview,
     FedText,
     NewVoice,
     NextText,
     PreparedSpeech,
     Reading,
+    ReferenceClip,
     RegisteredVoice,
     SpeechRequest,
     VoiceInfo,
@@ -71,6 +73,10 @@ class Preprocess:
         Not interrupted by a client that leaves: the voice is then there, whole, or it is not.
         """
         return await asyncio.to_thread(self._preprocessor.register_voice, new)
+
+    async def preview_clip(self, reference: ReferenceClip) -> ClipPreview:
+        """The clip as a voice would be made of it; nothing is kept. Raises InvalidAudio and its kin."""
+        return await asyncio.to_thread(self._preprocessor.preview, reference)
 
     async def delete_voice(self, id_or_name: str, owner: str = "") -> None:
         """Raises BuiltinVoice, VoiceNotFound or NotReady."""

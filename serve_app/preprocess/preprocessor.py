@@ -11,6 +11,8 @@ import numpy as np
 from serve_app.config import PreprocessConfig
 from serve_app.errors import BuiltinVoice, CheckpointError, InvalidAudio, VoiceExists
 from serve_app.messages import (
+    SAMPLE_RATE_HZ,
+    ClipPreview,
     ClipQuality,
     FedText,
     Int32Array,
@@ -31,7 +33,7 @@ from serve_app.preprocess.intake import Intake, take_in
 from serve_app.preprocess.normalize import clean, normalize
 from serve_app.preprocess.prompt_cache import MadeVoice, PromptCache
 from serve_app.preprocess.reading import reading_of
-from serve_app.preprocess.reference_audio import decode
+from serve_app.preprocess.reference_audio import decode, wav_file
 from serve_app.preprocess.speakable import SpeakableText, speakable
 from serve_app.preprocess.tokenizer import END_OF_PROMPT, VOCABULARY, Tokenizer
 from serve_app.preprocess.voice_activity import VoiceActivity
@@ -153,6 +155,11 @@ class Preprocessor:
     def check(self, reference: ReferenceClip) -> ClipQuality:
         """The report on a clip. Raises InvalidAudio and its kin."""
         return self._take_in(reference).quality
+
+    def preview(self, reference: ReferenceClip) -> ClipPreview:
+        """The clip as `make_voice` would use it. Nothing is kept. Raises InvalidAudio and its kin."""
+        intake = self._take_in(reference)
+        return ClipPreview(wav_file(intake.clip.resampled(SAMPLE_RATE_HZ)), intake.quality)
 
     def make_voice(self, reference: ReferenceClip) -> tuple[VoicePrompt, ClipQuality]:
         """What a registration keeps: the prompt of a clip, and the report on it.

@@ -114,6 +114,13 @@ def decode(data: bytes, min_s: float = 0.5, max_s: float = 30.0) -> Clip:
     return Clip(samples, rate_hz)
 
 
+def wav_file(clip: Clip) -> bytes:
+    """A whole WAV file, s16le, saturated at full scale."""
+    file = io.BytesIO()
+    soundfile.write(file, clip.samples, clip.sample_rate_hz, format="WAV", subtype="PCM_16")
+    return file.getvalue()
+
+
 def _check_claim(claimed_s: float, max_s: float) -> None:
     if claimed_s > max_s + _FORGIVEN_S:
         raise AudioTooLong(f"The reference clip is longer than {max_s:g} s.")

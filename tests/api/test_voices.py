@@ -1,6 +1,8 @@
 """Registering and deleting voices."""
 
-from dataclasses import asdict
+import asyncio
+import base64
+from dataclasses import asdict, replace
 from typing import Any
 
 import httpx
@@ -9,11 +11,12 @@ import pytest
 from serve_app import errors
 from serve_app.api.voices import MAX_NAME_CHARACTERS
 from serve_app.config import ApiConfig
-from serve_app.messages import ClipQuality, NewVoice
+from serve_app.messages import ClipQuality, NewVoice, ReferenceClip
 from tests.api.live import assert_error, client_of
-from tests.fakes import FakeService
+from tests.fakes import QUALITY, FakeService
 
 VOICES = "/v1/audio/voices"
+PREVIEW = f"{VOICES}/preview"
 CLIP = b"RIFF\x00\xff\r\n--" * 100_000
 
 
@@ -93,11 +96,62 @@ async def test_what_the_store_refuses(error: Exception, status: int, code: str, 
         assert_error(await register(client), status, code, param)
 
 
-async def test_a_foreign_page_may_not_register() -> None:
+@pytest.mark.parametrize("path", [VOICES, PREVIEW])
+async def test_a_foreign_page_may_not_register(path: str) -> None:
     async with client_of(FakeService(), ApiConfig()) as client:
         files = {"audio_sample": CLIP}
-        response = await client.post(VOICES, data={"name": "x"}, files=files, headers={"origin": "http://a.example"})
+        response = await client.post(path, data={"name": "x"}, files=files, headers={"origin": "http://a.example"})
     assert response.status_code == 403
+
+
+async def test_a_clip_is_heard_as_it_would_be_used_and_not_kept() -> None:
+    service = FakeService()
+    async with client_of(service) as client:
+        form = {"ref_text": " Words. ", "denoise": "on", "name": "../not looked at"}
+        response = await client.post(PREVIEW, data=form, files={"audio_sample": CLIP})
+        assert_error(await client.get(PREVIEW), 404, "not_found")  # it is no voice
+    assert response.status_code == 200, response.text
+    assert service.previewed == [ReferenceClip(CLIP, "Words.", "on")] and service.registered == []
+    answer = response.json()
+    assert base64.b64decode(answer.pop("audio")) == CLIP
+    assert answer.pop("quality") == asdict(replace(QUALITY, denoised=True)) | {"warnings": ["A bit short."]}
+    assert answer == {"object": "audio.voice.preview", "sample_rate": 24_000}
+
+
+@pytest.mark.parametrize(
+    ("form", "audio", "status", "code", "param"),
+    [
+        ({}, None, 400, "invalid_value", "audio_sample"),
+        ({"denoise": "perhaps"}, CLIP, 400, "invalid_value", "denoise"),
+        ({"ref_text": "x" * 1001}, CLIP, 400, "invalid_value", "ref_text"),
+        ({}, bytes(11 << 20), 413, "request_too_large", None),
+    ],
+)
+async def test_what_the_form_of_a_preview_gets_wrong(
+    form: dict[str, str], audio: bytes | None, status: int, code: str, param: str | None
+) -> None:
+    files = {"other" if audio is None else "audio_sample": audio or b""}
+    async with client_of(FakeService()) as client:
+        assert_error(await client.post(PREVIEW, data=form, files=files), status, code, param)
+
+
+async def test_what_preprocessing_refuses_to_preview() -> None:
+    for error, status, code, param in (
+        (errors.AudioTooLong("m"), 400, "audio_too_long", "audio_sample"),
+        (errors.NotReady("m"), 503, "not_ready", None),
+    ):
+        async with client_of(FakeService(register_error=error)) as client:
+            assert_error(await client.post(PREVIEW, files={"audio_sample": CLIP}), status, code, param)
+
+
+async def test_a_client_that_leaves_before_the_preview_takes_its_call_with_it() -> None:
+    service = FakeService(prepare_gate=asyncio.Semaphore(0))
+    async with client_of(service) as client:
+        waiting = asyncio.create_task(client.post(PREVIEW, files={"audio_sample": CLIP}))
+        await service.until_open(0, prepares=1)
+        waiting.cancel()
+        await service.until_open(0, prepares=0)
+    assert service.previewed == []
 
 
 async def test_warnings_of_preprocessing_reach_the_client() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from serve_app.config import PreprocessConfig
 from serve_app.errors import AudioTooLong, AudioTooShort, InvalidAudio
-from serve_app.messages import NewVoice, PreparedSpeech, RegisteredVoice, SpeechRequest
+from serve_app.messages import ClipPreview, NewVoice, PreparedSpeech, ReferenceClip, RegisteredVoice, SpeechRequest
 from serve_app.preprocess.preprocessor import Preprocessor
 from tests.api.live import assert_error, client_of
 from tests.fakes import FakeService
@@ -39,6 +39,10 @@ class IntakeService(FakeService):
         assert self.preprocessor is not None
         return await asyncio.to_thread(self.preprocessor.register_voice, new)
 
+    async def preview_clip(self, reference: ReferenceClip) -> ClipPreview:
+        assert self.preprocessor is not None
+        return await asyncio.to_thread(self.preprocessor.preview, reference)
+
 
 @pytest.fixture(scope="module")
 def service(frontend: Path, tmp_path_factory: pytest.TempPathFactory) -> IntakeService:
@@ -58,8 +62,10 @@ async def test_bad_uploads(service: IntakeService, data: bytes, error: type[Inva
     async with client_of(service) as client:
         form = {"audio_sample": ("voice.wav", data, "audio/wav")}
         registered = await client.post("/v1/audio/voices", data={"name": "Zoë"}, files=form)
+        previewed = await client.post("/v1/audio/voices/preview", files=form)
         spoken = await client.post("/v1/audio/speech", json=body)
     told = assert_error(registered, 400, CODES[error], "audio_sample")
+    assert previewed.json() == registered.json() and previewed.status_code == 400
     assert_error(spoken, 400, CODES[error], "ref_audio")
     assert told["message"].endswith(".")
     assert time.process_time() - started < MAX_S
