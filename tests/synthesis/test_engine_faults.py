@@ -9,7 +9,8 @@ import torch
 
 from serve_app.errors import GenerationFailed, Overloaded
 from serve_app.model.checkpoint import Checkpoint
-from serve_app.synthesis.engine import MAX_FAILED_BATCHES, StreamingEngine
+from serve_app.synthesis.engine import StreamingEngine
+from serve_app.synthesis.failures import MAX_FAILED_BATCHES
 from serve_app.synthesis.scheduler import Batch, Work
 from tests.synthesis.conftest import make_utterance, make_voice, open_stream, run
 
@@ -36,7 +37,7 @@ class Faulty(StreamingEngine):
 
 @pytest.fixture
 def faulty(checkpoint: Checkpoint, engine_config: Any, caplog: pytest.LogCaptureFixture) -> Faulty:
-    caplog.set_level(logging.CRITICAL, "serve_app.synthesis.engine")
+    caplog.set_level(logging.CRITICAL, "serve_app.synthesis.failures")
     return Faulty(checkpoint, engine_config)
 
 
