@@ -7,6 +7,7 @@ A family draws its inputs from a seed and says what became of each one. What mus
 import asyncio
 import io
 import random
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -25,8 +26,12 @@ from serve_app.preprocess.reference_audio import decode
 from serve_app.preprocess.voice_name import accepted_name
 from tests.chaos.hostile_http import abused_api
 from tests.chaos.hostile_text import nasty_name, nasty_ssml, nasty_text, nasty_yaml
+from tests.chaos.listeners import until_served
+from tests.chaos.results import Table
+from tests.chaos.target import running
 
 BAD = ("5xx", "hang", "leak", "crash", "escaped")
+MAX_REAL = 150
 SLOW_S = 20.0
 """Far above what any input here takes, also on a busy machine: what takes longer hangs."""
 
@@ -38,7 +43,6 @@ class Family:
     name: str
     outcomes: Counter[str] = field(default_factory=Counter)
     culprits: list[str] = field(default_factory=list)
-    seconds: float = 0.0
 
     @property
     def tried(self) -> int:
@@ -203,23 +207,54 @@ def names(number: int, seed: int = 0) -> Family:
     return family
 
 
-def run_families(folder: Path, number: int, seed: int = 0) -> list[Family]:
-    """All families, `number` inputs each (the HTTP ones as many as there are shapes, repeated)."""
-    families = []
-    makers: tuple[Callable[[], list[Family]], ...] = (
-        lambda: [decoders(number, seed)],
-        lambda: [texts(number, seed)],
-        lambda: [yaml_files(folder, number, seed)],
-        lambda: [names(number, seed)],
-        lambda: [counted(name, found) for name, found in asyncio.run(abused_api(number, seed)).items()],
-    )
-    for make in makers:
-        started_s = time.monotonic()
-        made = make()
-        for family in made:
-            family.seconds = (time.monotonic() - started_s) / len(made)
-        families += made
-    return families
+def hostile_table(number: int, seed: int) -> Table:
+    """The empty table."""
+    columns = ("family", "tried", "crash, hang, leak, escape, 5xx", "outcomes", "seconds")
+    return Table("Hostile input", f"python -m tests.chaos hostile --number {number} --seed {seed}", columns)
+
+
+def run_hostile(number: int, seed: int, table: Table) -> None:
+    """A row for each family, `number` inputs each (the HTTP ones as many as there are shapes, repeated): against the
+    parsers, against our edge alone, and at most `MAX_REAL` through Ray's own proxy against a whole service.
+    """
+    with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
+        makers: tuple[Callable[[], list[Family]], ...] = (
+            lambda: [decoders(number, seed)],
+            lambda: [texts(number, seed)],
+            lambda: [yaml_files(Path(folder), number, seed)],
+            lambda: [names(number, seed)],
+            lambda: [counted(f"our edge: {name}", found) for name, found in at_edge(number, seed).items()],
+            lambda: [counted(f"Ray's proxy: {name}", found) for name, found in at_service(number, seed).items()],
+        )
+        for make in makers:
+            started_s = time.monotonic()
+            made = make()
+            for family in made:
+                add_family(family, (time.monotonic() - started_s) / len(made), table)
+    table.remarks.append("Where rows share their origin (our edge, Ray's proxy), so do they the time that they took.")
+
+
+def add_family(family: Family, seconds: float, table: Table) -> None:
+    """One row. What must never be is a broken bound, with the first of its culprits."""
+    outcomes = ", ".join(f"{outcome} {count}" for outcome, count in family.outcomes.most_common())
+    table.add(family.name, family.tried, family.num_bad, outcomes, f"{seconds:.0f}")
+    for culprit in family.culprits[:5]:
+        table.require(False, culprit)
+
+
+def at_edge(number: int, seed: int) -> dict[str, list[tuple[str, str]]]:
+    """The HTTP families against our edge over a fake service."""
+    return asyncio.run(abused_api(number, seed))
+
+
+def at_service(number: int, seed: int) -> dict[str, list[tuple[str, str]]]:
+    """The HTTP families against a whole service, which afterwards holds what it held before and speaks."""
+    with running() as service:
+        found = asyncio.run(abused_api(min(number, MAX_REAL), seed, service.url))
+        num_open = service.num_open_streams()  # raises if a slot is lost
+        asyncio.run(until_served(service.url, time.monotonic(), timeout_s=SLOW_S))
+        found["streams left open"] = [("after everything", "leak" if num_open else "none")]
+    return found
 
 
 def counted(name: str, outcomes: list[tuple[str, str]]) -> Family:

@@ -22,6 +22,8 @@ from tests.fakes import FakeService, tone
 Case = TypeVar("Case")
 Outcomes = list[tuple[str, str]]
 PATIENCE_S = 20.0
+DRIP_S = 0.1
+MAX_DRIPS = 30
 SPEECH = "/v1/audio/speech"
 GOOD = b'{"input":"Hi.","response_format":"pcm"}'
 
@@ -46,6 +48,7 @@ async def families(base: str, number: int, draw: random.Random, service: FakeSer
         ),
         "WebSocket frames": await each(frames(draw), max(10, number // 4), lambda frame: send_frame(base, frame)),
         "addresses (SSRF)": await ssrf(base, number),
+        "bodies that come a byte at a time": await slow_bodies(base, max(10, number // 4)),
     }
     if service is not None:
         try:
@@ -251,3 +254,38 @@ async def ssrf(base: str, number: int) -> Outcomes:
             answer = await post(base, json.dumps({"input": "Hi.", field: target}).encode())
             outcomes.append((f"{field} {target}", "escaped: an address was asked" if visits > before else answer))
     return outcomes
+
+
+async def slow_bodies(base: str, number: int) -> Outcomes:
+    """So many at once whose bodies hardly move; beside them an ordinary request is answered as ever."""
+    dripping = [asyncio.create_task(drip(base, DRIP_S * (1 + index % 3))) for index in range(number)]
+    await asyncio.sleep(DRIP_S)
+    try:
+        beside = await asyncio.wait_for(post(base, GOOD), PATIENCE_S)
+    except (asyncio.TimeoutError, TimeoutError):
+        beside = "hang"
+    outcomes = [("a slow body", outcome) for outcome in await asyncio.gather(*dripping)]
+    return [*outcomes, ("an ordinary request beside them", beside)]
+
+
+async def drip(base: str, pause_s: float) -> str:
+    """A byte, a pause, a byte; the answer's status, or that we left before there was one."""
+    url = httpx.URL(base)
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    answered = asyncio.create_task(reader.readline())
+    try:
+        writer.write(b"POST %s HTTP/1.1\r\nhost: t\r\ncontent-length: 1000\r\n\r\n" % SPEECH.encode())
+        for _ in range(MAX_DRIPS):
+            writer.write(b" ")
+            await asyncio.wait([answered], timeout=pause_s)
+            if answered.done():
+                break
+        else:
+            return "left while still waited for"
+        status = answered.result().split(b" ")[1:2]
+        return status[0].decode("latin-1") if status else "closed without an answer"
+    except ConnectionError:
+        return "closed without an answer"
+    finally:
+        answered.cancel()
+        writer.transport.abort()
