@@ -4,65 +4,20 @@ import asyncio
 import itertools
 import logging
 import math
-import queue
-import threading
 import time
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from typing import cast
 
 from serve_app.config import LiveSynthesisConfig
-from serve_app.errors import GenerationFailed, InvalidRequest, NotReady, Overloaded, SpeechError
+from serve_app.errors import InvalidRequest, NotReady, Overloaded
 from serve_app.messages import AudioChunk, Int32Array, PreparedSpeech, SpeakingReplica
 from serve_app.synthesis.engine import Engine
+from serve_app.synthesis.engine_loop import Ask, Close, End, EngineLoop, Feed, Open
 from serve_app.synthesis.scheduler import Playback
-from serve_app.synthesis.stream import StreamEvent, failed, silence
+from serve_app.synthesis.stream import StreamEvent, silence
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class _Open:
-    stream_id: int
-    speech: PreparedSpeech
-    index: int
-    playback: Playback
-    post: Callable[[StreamEvent], None]
-    listening: "_Listening"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Feed:
-    stream_id: int
-    text_ids: Int32Array
-
-
-@dataclass(frozen=True, slots=True)
-class _End:
-    """No more text will be fed."""
-
-    stream_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Close:
-    stream_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Ask:
-    """A question to the engine, and who gets the answer: a value, or the exception it raised."""
-
-    question: Callable[[Engine], object]
-    answer: Callable[[object], None]
-
-
-@dataclass(frozen=True, slots=True)
-class _Stop:
-    pass
-
-
-_Message = _Open | _Feed | _End | _Close | _Ask | _Stop
 
 
 @dataclass(slots=True)
@@ -73,34 +28,25 @@ class _Listening:
     began_at_s: float = 0.0
     events: asyncio.Queue[StreamEvent] = field(default_factory=asyncio.Queue)
 
+    def begin(self, at_s: float) -> None:
+        self.began_at_s = at_s
+
 
 class EngineThread:
-    """Runs an engine in a thread of its own and turns requests into streams of `AudioChunk`.
-
-    The thread blocks on its inbox while no stream is open: no sleeping, no polling. An exception that the engine did
-    not turn into an error of one stream fails every open stream and makes `failure` say why, so that the replica is
-    replaced.
-    """
+    """Turns requests into streams of `AudioChunk`; owns the engine's thread."""
 
     def __init__(self, engine: Engine, max_streams: int, replica_id: str = "", *, max_step_s: float = math.inf) -> None:
         """max_streams: requests served at once; one more is refused with Overloaded.
 
         replica_id: where this is, for those who feed a request. max_step_s: a step that takes longer hangs.
         """
-        self._engine = engine
         self._max_streams = max_streams
         self._replica_id = replica_id
         self._num_streams = 0
         self._fed: dict[str, int] = {}
         self._ids = itertools.count()
-        self._inbox: queue.SimpleQueue[_Message] = queue.SimpleQueue()
-        self._posts: dict[int, Callable[[StreamEvent], None]] = {}
-        self._stopped = False
         self._max_step_s = max_step_s
-        self._busy_since_s: float | None = None
-        self.failure: str | None = None
-        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
-        self._thread.start()
+        self._loop = EngineLoop(engine)
 
     @property
     def num_streams(self) -> int:
@@ -109,10 +55,9 @@ class EngineThread:
 
     def fault(self) -> str | None:
         """Why this engine must be replaced: it has failed, or one of its steps does not end. None if it works."""
-        if self.failure is not None:
-            return f"the engine failed: {self.failure}"
-        began_at_s = self._busy_since_s
-        if began_at_s is not None and time.monotonic() - began_at_s > self._max_step_s:
+        if self._loop.failure is not None:
+            return f"the engine failed: {self._loop.failure}"
+        if self._loop.busy_s() > self._max_step_s:
             return f"a step of the engine has not ended for {self._max_step_s:.0f} s"
         return None
 
@@ -167,17 +112,17 @@ class EngineThread:
             if speech.fed:
                 self._fed.pop(speech.request_id, None)
             for stream_id in open_ids:
-                self._inbox.put(_Close(stream_id))
+                self._loop.put(Close(stream_id))
 
     def feed(self, request_id: str, text_ids: Int32Array) -> None:
         """More text, int32 [T], for a fed request; ignored for one that is not being spoken (any more)."""
         if request_id in self._fed:
-            self._inbox.put(_Feed(self._fed[request_id], text_ids))
+            self._loop.put(Feed(self._fed[request_id], text_ids))
 
     def end(self, request_id: str) -> None:
         """A fed request's text is complete; ignored for one that is not being spoken (any more)."""
         if request_id in self._fed:
-            self._inbox.put(_End(self._fed[request_id]))
+            self._loop.put(End(self._fed[request_id]))
 
     async def check(self) -> None:
         """Raises AssertionError if the engine has lost track of a resource, NotReady if it has failed."""
@@ -202,7 +147,7 @@ class EngineThread:
         """What the engine answers, between two of its steps."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[object] = loop.create_future()
-        self._inbox.put(_Ask(question, lambda answer: _post(loop, lambda: _settle(future, answer))))
+        self._loop.put(Ask(question, lambda answer: _post(loop, lambda: _settle(future, answer))))
         answer = await future
         if isinstance(answer, Exception):
             raise answer
@@ -210,8 +155,7 @@ class EngineThread:
 
     def stop(self) -> None:
         """Ends the thread; open streams fail. Idempotent. A thread whose step hangs ends with the process."""
-        self._inbox.put(_Stop())
-        self._thread.join(timeout=min(self._max_step_s, threading.TIMEOUT_MAX))
+        self._loop.stop(self._max_step_s)
 
     def _open(self, speech: PreparedSpeech, index: int, playback: Playback) -> _Listening:
         loop = asyncio.get_running_loop()
@@ -220,86 +164,8 @@ class EngineThread:
         def post(event: StreamEvent) -> None:
             _post(loop, lambda: listening.events.put_nowait(event))
 
-        self._inbox.put(_Open(listening.stream_id, speech, index, playback, post, listening))
+        self._loop.put(Open(listening.stream_id, speech, index, playback, post, listening.begin))
         return listening
-
-    def _run(self) -> None:
-        try:
-            while self._drain_inbox():
-                for event in self._engine.step():
-                    self._report(event)
-            self.failure = "stopped"
-        except Exception as error:
-            # The thread's last line of defence: every listener must hear of it.
-            log.exception("the engine failed")
-            self.failure = f"{type(error).__name__}: {error}"
-        self._busy_since_s = None
-        for stream_id in list(self._posts):
-            self._report(failed(stream_id, GenerationFailed("the synthesis engine stopped")))
-        while not (self._stopped and self._inbox.empty()):
-            self._refuse(self._inbox.get())
-
-    def _report(self, event: StreamEvent) -> None:
-        post = self._posts.get(event.stream_id)
-        if event.finished:
-            self._posts.pop(event.stream_id, None)
-        if post is not None:
-            post(event)
-
-    def _drain_inbox(self) -> bool:
-        """Handles every waiting message; blocks for one while the engine has nothing to do. False ends the thread."""
-        while True:
-            wait_s = self._engine.wait_s()
-            self._busy_since_s = None
-            try:
-                message = self._inbox.get(block=wait_s != 0, timeout=wait_s)
-            except queue.Empty:
-                return True
-            finally:
-                self._busy_since_s = time.monotonic()
-            match message:
-                case _Stop():
-                    self._stopped = True
-                    return False
-                case _Feed(stream_id, text_ids):
-                    self._engine.feed(stream_id, text_ids)
-                case _End(stream_id):
-                    self._engine.end(stream_id)
-                case _Close(stream_id):
-                    self._posts.pop(stream_id, None)
-                    self._engine.close(stream_id)
-                    if self._engine.wait_s() is None:
-                        self._engine.check()
-                case _Ask(question, answer):
-                    answer(self._answer_to(question))
-                case _Open() as wanted:
-                    self._start(wanted)
-
-    def _start(self, wanted: _Open) -> None:
-        self._posts[wanted.stream_id] = wanted.post
-        wanted.listening.began_at_s = time.monotonic()
-        try:
-            self._engine.open(wanted.stream_id, wanted.speech, wanted.index, wanted.playback)
-        except SpeechError as error:
-            self._report(failed(wanted.stream_id, error))
-
-    def _refuse(self, message: _Message) -> None:
-        """Answers what still arrives after the engine has failed."""
-        match message:
-            case _Open(stream_id, post=post):
-                post(failed(stream_id, NotReady("this replica's engine has failed and is being replaced")))
-            case _Ask(answer=answer):
-                answer(NotReady(f"the engine failed: {self.failure}"))
-            case _Stop():
-                self._stopped = True
-            case _Feed() | _End() | _Close():
-                pass
-
-    def _answer_to(self, question: Callable[[Engine], object]) -> object:
-        try:
-            return question(self._engine)
-        except AssertionError as error:
-            return error
 
 
 def _settle(future: asyncio.Future[object], answer: object) -> None:

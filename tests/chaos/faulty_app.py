@@ -24,7 +24,7 @@ class FaultySynthesis(Synthesis):
 
     def __init__(self, config: AppConfig) -> None:
         super().__init__(config)
-        engine = self._thread._engine
+        engine = self._thread._loop._engine
         assert isinstance(engine, StreamingEngine)
         run: Any = engine._run
 
