@@ -10,6 +10,7 @@ import typer
 
 from serve_app.cli import interrupt
 from tests.chaos.access import access_table, run_access
+from tests.chaos.damage import damage_table, run_damage
 from tests.chaos.faults import VICTIMS, faults_table, run_faults
 from tests.chaos.floods import floods_table, run_floods
 from tests.chaos.hostile import hostile_table, run_hostile
@@ -54,6 +55,13 @@ def faults(
     """kill -9 of each process, at rest, before the first sound and mid-stream; engines that break. About 5 minutes."""
     with kept(faults_table()) as table:
         run_faults(checkpoint, tuple(victim or VICTIMS), table)
+
+
+@app.command()
+def damage() -> None:
+    """Disks, clocks and files that are spoiled, by the tests that inject it. About 2 minutes."""
+    with kept(damage_table()) as table:
+        run_damage(table)
 
 
 @app.command()

@@ -14,6 +14,16 @@ from tests.conftest import Service
 
 MOMENTS = ("at rest", "before the first sound", "mid-stream")
 VICTIMS = ("synthesis", "preprocess", "ingress", "proxy")
+LOSES = {
+    "synthesis": ("mid-stream",),
+    "preprocess": (),
+    "ingress": ("before the first sound", "mid-stream"),
+    "proxy": ("before the first sound", "mid-stream"),
+}
+"""When a client may hear of the death of each: a connection ends with the process that holds it."""
+MAX_SILENCE_S = 10.0
+"""The watchdog's bound for a step that hangs; all others are noticed at once."""
+MAX_OUTAGE_S = 30.0
 LONG = " ".join([SENTENCE] * 6)
 COLUMNS = ("fault", "when", "what was lost", "what the client saw", "it knew after", "served again after")
 
@@ -34,9 +44,10 @@ async def strike(url: str, blow: Callable[[], None], moment: str) -> tuple[Heard
         return await listening, struck_at_s
 
 
-async def kills(service: Service, victims: tuple[str, ...], table: Table) -> None:
-    """kill -9 of each victim at each moment."""
+async def kills(service: Service, victims: tuple[str, ...], table: Table) -> float:
+    """kill -9 of each victim at each moment. Seconds in which a synthesis replica came back; 0 if none was killed."""
     root = service.process.pid
+    reload_s = 0.0
     for victim in victims:
         for moment in MOMENTS:
             before = [process.pid for process in processes_of(root, victim)]
@@ -48,8 +59,19 @@ async def kills(service: Service, victims: tuple[str, ...], table: Table) -> Non
             heard, struck_at_s = await strike(service.url, blow, moment)
             recovery_s, refusals = await until_served(service.url, struck_at_s)
             await until_replaced(root, victim, before)
-            table.add(f"kill -9 {victim}", moment, *told(heard, struck_at_s), f"{recovery_s:.1f} s" + seen(refusals))
+            name = f"kill -9 {victim}"
+            table.add(name, moment, *told(heard, struck_at_s), f"{recovery_s:.1f} s" + seen(refusals))
+            table.require(recovery_s <= MAX_OUTAGE_S, f"{name}, {moment}: served again within {MAX_OUTAGE_S:g} s")
+            if heard is not None and not heard.is_success:
+                knew_s = heard.ended_at_s - struck_at_s
+                table.require(knew_s <= MAX_SILENCE_S, f"{name}, {moment}: the client knows within {MAX_SILENCE_S:g} s")
+            table.require(
+                not heard or heard.is_success or moment in LOSES[victim], f"{name}, {moment}: nothing is lost"
+            )
+            if (victim, moment) == ("synthesis", "at rest"):
+                reload_s = recovery_s
             assert service.num_open_streams() == 0
+    return reload_s
 
 
 def told(heard: Heard | None, struck_at_s: float) -> tuple[str, str, str]:
@@ -77,8 +99,12 @@ async def until_replaced(root_pid: int, role: str, old: list[int], timeout_s: fl
     raise AssertionError(f"no new {role} in {timeout_s} s")
 
 
-async def engine_faults(service: Service, table: Table) -> None:
-    """Out of memory, a bug in one stream and in a whole batch, and a step that never ends, beside a bystander."""
+async def engine_faults(service: Service, table: Table) -> float:
+    """Out of memory, a bug in one stream and in a whole batch, and a step that never ends, beside a bystander.
+
+    Seconds until the service spoke again after the last of them.
+    """
+    recovery_s = 0.0
     for name, seed, num_victims in (
         ("device out of memory", OUT_OF_MEMORY, 1),
         ("exception in one stream", BUG, 1),
@@ -100,7 +126,11 @@ async def engine_faults(service: Service, table: Table) -> None:
         saw = "; ".join(sorted({str(victim) for victim in victims}))
         knew_s = max(victim.ended_s + started_s for victim in victims) - struck_at_s
         table.add(name, "mid-stream", lost, saw, f"{knew_s:.2f} s", f"{recovery_s:.1f} s" + seen(refusals))
+        broke = all(victim.status == 200 and not victim.whole for victim in victims)
+        table.require(broke, f"{name}: the streams it hit break visibly")
+        table.require(knew_s <= MAX_SILENCE_S, f"{name}: its client knows within {MAX_SILENCE_S:g} s")
         assert service.num_open_streams() == 0
+    return recovery_s
 
 
 def faults_table() -> Table:
@@ -114,6 +144,14 @@ def run_faults(checkpoint: Path, victims: tuple[str, ...], table: Table) -> None
         "Each process is the only one of its kind here, so its loss is an outage; a second replica would serve on."
     )
     table.remarks.append(f"Checkpoint: {checkpoint.name}.")
+    table.remarks.append(
+        "Where the client's own stream went on, it was asked for a new one only when that had ended: \"served again "
+        'after" includes it.'
+    )
+    table.remarks.append("A whole node killed under load: `python -m tests.scale.two_nodes`.")
     with running(checkpoint=checkpoint, faulty=True) as service:
-        asyncio.run(engine_faults(service, table))
-        asyncio.run(kills(service, victims, table))
+        hang_s = asyncio.run(engine_faults(service, table))
+        reload_s = asyncio.run(kills(service, victims, table))
+    if reload_s:
+        bound = f"a step that hangs: replaced within {MAX_SILENCE_S:g} s and the time of a start, {reload_s:.1f} s"
+        table.require(hang_s <= MAX_SILENCE_S + reload_s, bound)
