@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import soxr
 from faster_whisper import WhisperModel
+from rapidfuzz.distance import Levenshtein
 
-from serve_app.evaluate.words import edits, words
+from serve_app.evaluate.words import words
 from serve_app.messages import SAMPLE_RATE_HZ, Float32Array
 
 WINDOW_S, GAP_S = 28.0, 0.5
@@ -93,5 +94,5 @@ def count_errors(clips: Sequence[Clip], hear: Hear, on_window: Callable[[str, st
             parts += [low * (_PEAK / max(1e-4, float(np.abs(low).max(initial=0)))), silence]
         wanted, heard = " ".join(text for text, _ in window), hear(np.concatenate(parts))
         on_window(wanted, heard)
-        count += WordCount(edits(words(wanted), words(heard)), len(words(wanted)))
+        count += WordCount(Levenshtein.distance(words(wanted), words(heard)), len(words(wanted)))
     return count

@@ -30,6 +30,7 @@ import torch
 import yaml
 from faster_whisper import WhisperModel
 from numpy.typing import NDArray
+from rapidfuzz.distance import Levenshtein
 from scipy.signal import resample_poly
 from teacher import VOICES, Teacher, render
 from tokenizer import Pronouncer
@@ -44,16 +45,6 @@ WINDOW_S, GAP_S = 28.0, 0.5
 def words(text: str) -> list[str]:
     """Lower-case words without punctuation; apostrophes vanish, hyphens part words."""
     return re.sub(r"[^a-z0-9 ]", " ", text.lower().replace("'", "").replace("’", "")).split()
-
-
-def edits(reference: list[str], heard: list[str]) -> int:
-    """Levenshtein distance in words."""
-    row = list(range(len(heard) + 1))
-    for i, word in enumerate(reference, 1):
-        last, row[0] = row[0], i
-        for j, other in enumerate(heard, 1):
-            last, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, last + (word != other))
-    return row[-1]
 
 
 def judge(work: Path) -> WhisperModel:
@@ -100,7 +91,7 @@ def error_rate(model: WhisperModel, clips: list[tuple[str, Floats]]) -> tuple[fl
         )
         reference, guess = " ".join(t for t, _ in window), " ".join(s.text for s in segments).strip()
         heard.append((reference, guess))
-        wrong += edits(words(reference), words(guess))
+        wrong += Levenshtein.distance(words(reference), words(guess))
         total += len(words(reference))
     return wrong / max(1, total), heard
 

@@ -33,6 +33,8 @@ ENCODER_BATCH, ENCODER_TOKENS = 8, 250
 ESTIMATOR_FRAMES = 1600  # a batch's size
 GAIN = 5.0  # of the velocity field, see initialise_estimator
 PATH_RATE = 0.03  # learning rate of the path's parameters, as a share
+SOLVER_STEPS, FIRST_TRAINED_STEP = 10, 6
+NUM_UNDER_WAY = 16
 DISTURBED, NEIGHBOURS = 0.1, 6
 SPEAKER_NOISE = torch.tensor([0.12, 0.12, 0.3, 0.35, 0.35])  # about the errors of campplus.onnx
 
@@ -302,53 +304,85 @@ class Items:
         return self._batches.pop()
 
 
-def landing_loss(
-    flow: CausalMaskedDiffWithXvec, batch: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]], refine: bool
-) -> torch.Tensor:
-    """L1 between the mel and where the velocity field points, with random prompts and the streaming mask.
+def solver_times() -> torch.Tensor:
+    """The moments of the ten steps that are taken when speaking, and their end. [11]."""
+    return 1 - torch.cos(torch.linspace(0, 1, SOLVER_STEPS + 1) * 0.5 * torch.pi)
 
-    The states are around mu, or (`refine`) around the field's own end point, never around the true mel: what is to be
-    learnt is the end point's dependence on mu, speaker and prompt, not denoising.
+
+class Trajectory:
+    """A batch on its way through the solver, with random prompts and the streaming mask.
+
+    The field is trained where the solver really comes by, at the end of its way: what the first steps land on is
+    forgotten (each step moves the state by GAIN * dt of the distance), and a field trained on states around mu drifts
+    when it is applied to its own results (L1 0.36 after one step, 0.78 after ten).
     """
-    lengths = torch.tensor([len(mel) for _, mel, _ in batch])
-    mu, mel = (
-        torch.nn.utils.rnn.pad_sequence([item[i] for item in batch], batch_first=True).transpose(1, 2) for i in (0, 1)
-    )
-    size, _, length = mel.shape
-    position = torch.arange(length)
-    mask = (position < lengths[:, None]).float()[:, None]
-    prompt = (torch.rand(size) * 0.6 * lengths).long() * (torch.rand(size) < 0.85)
-    prompt = torch.minimum(prompt, torch.tensor(250)) // 2 * 2
-    gain = torch.where(prompt > 50, torch.empty(size).uniform_(math.log(0.6), math.log(1.3)), 0.0)[:, None, None]
-    mel = (mel + gain).clamp(min=math.log(1e-5))
-    in_prompt = (position < prompt[:, None])[:, None]
-    parameters = torch.stack([p for _, _, p in batch]) + SPEAKER_NOISE * torch.randn(size, NUM_PARAMETERS)
-    speaker = flow.spk_embed_affine_layer(F.normalize(embed_parameters(parameters), dim=1))
-    given = mel * in_prompt
-    time_ = 1 - torch.cos(torch.rand(size) * 0.5 * torch.pi)
-    estimator = flow.decoder.estimator
-    base = mu
-    if refine:
+
+    def __init__(
+        self, flow: CausalMaskedDiffWithXvec, batch: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
+    ) -> None:
+        lengths = torch.tensor([len(mel) for _, mel, _ in batch])
+        self._mu, mel = (
+            torch.nn.utils.rnn.pad_sequence([item[i] for item in batch], batch_first=True).transpose(1, 2)
+            for i in (0, 1)
+        )
+        size, _, length = mel.shape
+        position = torch.arange(length)
+        self._mask = (position < lengths[:, None]).float()[:, None]
+        prompt = (torch.rand(size) * 0.6 * lengths).long() * (torch.rand(size) < 0.85)
+        prompt = torch.minimum(prompt, torch.tensor(250)) // 2 * 2
+        gain = torch.where(prompt > 50, torch.empty(size).uniform_(math.log(0.6), math.log(1.3)), 0.0)[:, None, None]
+        self._mel = (mel + gain).clamp(min=math.log(1e-5))
+        in_prompt = (position < prompt[:, None])[:, None]
+        parameters = torch.stack([p for _, _, p in batch]) + SPEAKER_NOISE * torch.randn(size, NUM_PARAMETERS)
+        self._speaker = F.normalize(embed_parameters(parameters), dim=1)
+        self._given = self._mel * in_prompt
+        self._weight = self._mask * torch.where(in_prompt, 0.2, 1.0)
+        self._times = solver_times()
+        self._state, self._step = torch.randn_like(mel), 0
         with torch.no_grad():
-            for _ in range(2):
-                base = base + estimator(base, mask, mu, time_, speaker, given, streaming=True) / GAIN
-    state = base + torch.randn_like(mel) * (1 - time_)[:, None, None] * torch.rand(size, 1, 1)
-    landed = state + estimator(state, mask, mu, time_, speaker, given, streaming=True) / GAIN
-    weight = mask * torch.where(in_prompt, 0.2, 1.0)
-    return ((landed - mel).abs() * weight).sum() / (weight.sum() * 80)
+            while self._step < FIRST_TRAINED_STEP:
+                self._move(self._velocity(flow))
+
+    @property
+    def is_over(self) -> bool:
+        return self._step == SOLVER_STEPS
+
+    def loss(self, flow: CausalMaskedDiffWithXvec) -> torch.Tensor:
+        """L1 between the mel and where the field points now; then takes the step."""
+        velocity = self._velocity(flow)
+        landed = self._state + velocity / GAIN
+        self._move(velocity.detach())
+        return ((landed - self._mel).abs() * self._weight).sum() / (self._weight.sum() * 80)
+
+    def _velocity(self, flow: CausalMaskedDiffWithXvec) -> torch.Tensor:
+        time_ = self._times[self._step].expand(len(self._mu))
+        speaker = flow.spk_embed_affine_layer(self._speaker)
+        velocity: torch.Tensor = flow.decoder.estimator(
+            self._state, self._mask, self._mu, time_, speaker, self._given, streaming=True
+        )
+        return velocity
+
+    def _move(self, velocity: torch.Tensor) -> None:
+        self._state = self._state + (self._times[self._step + 1] - self._times[self._step]) * velocity
+        self._step += 1
 
 
 def train_estimator(training: Training, work: Path, minutes: float, rate: float, final_rate: float) -> None:
-    """Learn the field's end point on the averaged encoder's mu."""
+    """Learn the field's end point on the averaged encoder's mu; several batches are under way in turn."""
     items = Items(training, work, seed=training.steps["estimator"])
+    under_way: list[Trajectory] = []
     started, total, frames = time.monotonic(), 0.0, 0
     while (progress := (time.monotonic() - started) / (minutes * 60)) < 1:
-        batch = items.draw()
-        refine = training.steps["estimator"] > 300 and training.steps["estimator"] % 3 == 0
-        loss = landing_loss(training.model, batch, refine)
+        while len(under_way) < NUM_UNDER_WAY:
+            batch = items.draw()
+            frames += sum(len(mel) for _, mel, _ in batch)
+            under_way.append(Trajectory(training.model, batch))
+        index = int(torch.randint(NUM_UNDER_WAY, ()))
+        loss = under_way[index].loss(training.model)
+        if under_way[index].is_over:
+            del under_way[index]
         step = training.update(loss, rate * (final_rate / rate) ** progress)
         total += loss.item()
-        frames += sum(len(mel) for _, mel, _ in batch)
         if step % 100 == 0:
             cpu_s = training.cpu_s["estimator"]
             print(
@@ -370,7 +404,7 @@ def rendered(flow: CausalMaskedDiffWithXvec, prompt: shards.Sentence, sentence: 
     parameters = torch.from_numpy(prompt.speaker)[None] + SPEAKER_NOISE * torch.randn(1, NUM_PARAMETERS)
     speaker = flow.spk_embed_affine_layer(F.normalize(embed_parameters(parameters), dim=1))
     x, mask = torch.randn_like(mu), torch.ones_like(mu[:, :1])
-    times = 1 - torch.cos(torch.linspace(0, 1, 11) * 0.5 * torch.pi)
+    times = solver_times()
     for start, end in itertools.pairwise(times):
         x = x + (end - start) * flow.decoder.estimator(x, mask, mu, start[None], speaker, given, streaming=True)
     return x[0, :, len(prompt.mel) :].T
