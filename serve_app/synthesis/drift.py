@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from serve_app.messages import PreparedSpeech
-from serve_app.synthesis.bench import bench_config, made_up_utterance, made_up_voice
 from serve_app.synthesis.engine import Engine, load_engine
+from serve_app.synthesis.made_up import bench_config, made_up_utterance, made_up_voice
 from serve_app.synthesis.scheduler import Playback
 
 WARM, WINDOW = 10, 100
