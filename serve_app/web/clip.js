@@ -3,7 +3,7 @@
 import { byId, icon } from "./dom.js";
 import { ClipEditor } from "./clip_editor.js";
 import { say } from "./language.js";
-import { SAMPLE_RATE_HZ, toInt16 } from "./pcm.js";
+import { decodeSound } from "./pcm.js";
 import { Recorder } from "./recorder.js";
 
 const MAX_RECORDING_S = 30;
@@ -50,17 +50,15 @@ export class ClipPanel {
   /** @param {Blob} file @param {string} name */
   async load(file, name) {
     this.report("");
-    let sound;
+    let samples;
     try {
-      // decodes without a click, and resamples to the rate of the models
-      const decoder = new OfflineAudioContext(1, 1, SAMPLE_RATE_HZ);
-      sound = await decoder.decodeAudioData(await file.arrayBuffer());
+      samples = await decodeSound(await file.arrayBuffer());
     } catch {
       this.report("clip.undecodable");
       return;
     }
     this.forget();
-    const editor = new ClipEditor(mono(sound), name, this.player);
+    const editor = new ClipEditor(samples, name, this.player);
     this.editor = editor;
     editor.addEventListener("change", () => this.offer());
     editor.addEventListener("forget", () => {
@@ -81,6 +79,7 @@ export class ClipPanel {
   }
 
   forget() {
+    this.editor?.close();
     this.editor = null;
     byId("clip-editor").hidden = true;
     byId("clip-editor").replaceChildren();
@@ -127,15 +126,4 @@ export class ClipPanel {
     byId("clip-record").replaceChildren(icon(this.recorder ? "stop" : "microphone"), label);
     byId("clip-record").classList.toggle("recording", this.recorder !== null);
   }
-}
-
-/** @param {AudioBuffer} sound @returns {Int16Array} its channels' mean */
-function mono(sound) {
-  const mixed = new Float32Array(sound.length);
-  for (let channel = 0; channel < sound.numberOfChannels; channel++) {
-    sound.getChannelData(channel).forEach((sample, i) => {
-      mixed[i] += sample / sound.numberOfChannels;
-    });
-  }
-  return toInt16(mixed);
 }

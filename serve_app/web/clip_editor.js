@@ -1,11 +1,12 @@
 // One loaded clip: its waveform between two handles, what can be said of it here, and keeping it as a voice.
 
+import { Comparison } from "./comparison.js";
 import { element, icon } from "./dom.js";
 import { Fault, request } from "./http.js";
 import { faultInWords, say, seconds } from "./language.js";
 import { base64, Peaks, SAMPLE_RATE_HZ, wavBytes, wavFile } from "./pcm.js";
 import { qualityReport } from "./quality.js";
-import { Take } from "./take.js";
+import { soundTake } from "./take.js";
 import { Waveform } from "./waveform.js";
 
 const MIN_S = 0.5;
@@ -52,7 +53,9 @@ export class ClipEditor extends EventTarget {
     this.transcript = this.field("clip.transcript", element("textarea", { rows: 2, maxlength: 1000 }));
     const choices = ["auto", "on", "off"].map((value) => element("option", { value }, say(`clip.denoise.${value}`)));
     this.denoise = this.field("clip.denoise", element("select", {}, ...choices));
-    this.transcript.input.addEventListener("input", () => this.dispatchEvent(new Event("change")));
+    this.transcript.input.addEventListener("input", () => this.changed());
+    this.comparison = new Comparison(this.player, (denoise) => this.form(denoise));
+    this.comparison.addEventListener("report", (event) => this.report.replaceChildren(qualityReport(event.detail)));
     this.root = element(
       "div",
       { class: "editor" },
@@ -66,6 +69,7 @@ export class ClipEditor extends EventTarget {
       this.denoise.label,
       this.denoise.input,
       element("p", { class: "hint" }, say("clip.denoise.hint")),
+      this.comparison.root,
       this.keeping(),
       this.report,
     );
@@ -126,7 +130,18 @@ export class ClipEditor extends EventTarget {
     if (which === "start") this.startS = Math.max(0, Math.min(timeS, this.endS - gap));
     else this.endS = Math.min(this.durationS, Math.max(timeS, this.startS + gap));
     this.render();
+    this.changed();
+  }
+
+  /** The part or the words are others now: what the server said of it is not true any more. */
+  changed() {
+    this.comparison.reset();
+    this.report.replaceChildren();
     this.dispatchEvent(new Event("change"));
+  }
+
+  close() {
+    this.comparison.close();
   }
 
   /** The chosen part. @returns {Int16Array} */
@@ -151,11 +166,7 @@ export class ClipEditor extends EventTarget {
   }
 
   play() {
-    const order = { input: "", voice: "", seed: 0, speed: 1, instructions: "" };
-    const take = new Take(order, { voiceLabel: "", startedAt: performance.now() });
-    take.add(this.chosen, 0);
-    take.become("complete");
-    this.player.play(take);
+    this.player.play(soundTake(this.chosen));
   }
 
   render() {
@@ -184,12 +195,9 @@ export class ClipEditor extends EventTarget {
     const name = this.voiceName.input.value.trim();
     if (!name) return this.refuse("keep.need.name", this.voiceName.input);
     if (!this.consent.input.checked) return this.refuse("keep.need.consent", this.consent.input);
-    const body = new FormData();
+    const body = this.form(this.denoise.input.value);
     body.set("name", name);
-    body.set("audio_sample", wavFile(this.chosen, SAMPLE_RATE_HZ), "clip.wav");
-    if (this.words) body.set("ref_text", this.words);
     body.set("consent", "true");
-    body.set("denoise", this.denoise.input.value);
     this.say(say("keep.busy"));
     this.keepButton.disabled = true;
     try {
@@ -205,6 +213,15 @@ export class ClipEditor extends EventTarget {
       this.keepButton.disabled = false;
     }
     return undefined;
+  }
+
+  /** What the server needs to know of the clip. @param {"auto" | "on" | "off"} denoise */
+  form(denoise) {
+    const body = new FormData();
+    body.set("audio_sample", wavFile(this.chosen, SAMPLE_RATE_HZ), "clip.wav");
+    if (this.words) body.set("ref_text", this.words);
+    body.set("denoise", denoise);
+    return body;
   }
 
   refuse(key, input) {

@@ -61,6 +61,26 @@ export function wavFile(samples, rateHz) {
   return new Blob([wavBytes(samples, rateHz)], { type: "audio/wav" });
 }
 
+/**
+ * Any sound file that the browser can read, at the models' rate; needs no click. Errors: what `decodeAudioData` throws.
+ * @param {ArrayBuffer} file @returns {Promise<Int16Array>} the mean of its channels
+ */
+export async function decodeSound(file) {
+  const sound = await new OfflineAudioContext(1, 1, SAMPLE_RATE_HZ).decodeAudioData(file);
+  const mixed = new Float32Array(sound.length);
+  for (let channel = 0; channel < sound.numberOfChannels; channel++) {
+    sound.getChannelData(channel).forEach((sample, i) => {
+      mixed[i] += sample / sound.numberOfChannels;
+    });
+  }
+  return toInt16(mixed);
+}
+
+/** @param {string} text @returns {Uint8Array} */
+export function fromBase64(text) {
+  return Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
+}
+
 /** @param {Uint8Array} bytes @returns {string} */
 export function base64(bytes) {
   const parts = [];

@@ -90,3 +90,12 @@ export class Take extends EventTarget {
     return wavFile(this.samples.slice(0, this.numSamples), SAMPLE_RATE_HZ);
   }
 }
+
+/** A sound that is at hand and whole, as something to play. @param {Int16Array} samples at SAMPLE_RATE_HZ */
+export function soundTake(samples) {
+  const order = { input: "", voice: "", seed: 0, speed: 1, instructions: "" };
+  const take = new Take(order, { voiceLabel: "", startedAt: performance.now() });
+  take.add(samples, 0);
+  take.become("complete");
+  return take;
+}

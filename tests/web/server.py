@@ -1,6 +1,7 @@
 """A server with the contract that the studio page needs: known samples at a chosen pace, faults on demand."""
 
 import asyncio
+import base64
 import contextlib
 import io
 import json
@@ -54,6 +55,12 @@ def noise(seconds: float) -> Int16Array:
     return shaped
 
 
+def quieter(samples: Int16Array) -> Int16Array:
+    """At half the level, and without any zero either."""
+    halved: Int16Array = (np.sign(samples) * np.maximum(1, np.abs(samples) // 2)).astype(np.int16)
+    return halved
+
+
 def wav(samples: Int16Array) -> bytes:
     """A WAV file, mono, 24 kHz."""
     file = io.BytesIO()
@@ -70,14 +77,25 @@ def clip_file(name: str, samples: Int16Array) -> FilePayload:
     return {"name": name, "mimeType": "audio/wav", "buffer": wav(samples)}
 
 
+QUALITY = {
+    "duration_s": 2.5,
+    "speech_s": 2.1,
+    "snr_db": 17.3,
+    "clipped_share": 0.0012,
+    "second_speaker": False,
+    "warnings": ["The recording is noisy (17 dB): a quieter room makes the voice clearer."],
+}
+
+
 @dataclass
 class StudioServer:
     """samples: what every request gets, `part_bytes` at a time (odd, so that samples are torn apart), with `pause_s`
     before each part but the first. hold_after: parts after which it waits for `released`. break_after: parts after
-    which the body breaks. error: raised instead of an answer. keeps_voices: whether voices can be registered.
+    which the body breaks. error: raised instead of an answer. keeps_voices: whether voices can be registered, and clips
+    heard beforehand: as they were sent, or at half the level for those without their noise.
 
-    requests, uploads, messages: what came over HTTP, as files and over the WebSocket. finished, closed: streams that
-    reached their last part, and that did not.
+    requests, uploads, previews, messages: what came over HTTP, as files, as files to be heard, and over the WebSocket.
+    finished, closed: streams that reached their last part, and that did not.
     """
 
     samples: Int16Array = field(default_factory=lambda: noise(0.8))
@@ -94,6 +112,8 @@ class StudioServer:
     requests: list[dict[str, Any]] = field(default_factory=list)
     readings: list[str] = field(default_factory=list)
     uploads: list[dict[str, Any]] = field(default_factory=list)
+    previews: list[dict[str, Any]] = field(default_factory=list)
+    preview_error: Exception | None = None
     messages: list[dict[str, Any]] = field(default_factory=list)
     closed: int = 0
     finished: int = 0
@@ -118,6 +138,7 @@ class StudioServer:
                 Route("/v1/audio/speech/reading", self.reading, methods=["POST"]),
                 Route("/v1/audio/voices", self.list_voices),
                 Route("/v1/audio/voices", self.add_voice, methods=["POST"]),
+                Route("/v1/audio/voices/preview", self.preview, methods=["POST"]),
                 Route("/v1/audio/voices/{voice}", self.delete_voice, methods=["DELETE"]),
                 WebSocketRoute("/v1/audio/speech/stream", self.live),
             ],
@@ -198,25 +219,39 @@ class StudioServer:
     async def add_voice(self, request: Request) -> Response:
         if not self.keeps_voices:
             raise HTTPException(405)
-        async with request.form() as form:
-            sample = form["audio_sample"]
-            assert not isinstance(sample, str)
-            upload = {name: value for name, value in form.items() if isinstance(value, str)}
-            self.uploads.append({**upload, "bytes": await sample.read()})
+        upload = await self.uploaded(request)
+        self.uploads.append(upload)
         name = upload["name"]
         if name in [voice["name"] for voice in self.voices]:
             raise VoiceExists("A voice of that name exists.")
         voice = {"id": f"v_{len(self.voices)}", "name": name, "type": "audio_sample", "language": ""}
         self.voices = [*self.voices, voice]
-        quality = {
-            "duration_s": 2.5,
-            "speech_s": 2.1,
-            "snr_db": 17.3,
-            "clipped_share": 0.0012,
-            "second_speaker": False,
-            "warnings": ["The recording is noisy (17 dB): a quieter room makes the voice clearer."],
-        }
-        return JSONResponse({**voice, "quality": quality})
+        return JSONResponse({**voice, "quality": QUALITY})
+
+    async def uploaded(self, request: Request) -> dict[str, Any]:
+        """The fields of the form, and the file's bytes."""
+        async with request.form() as form:
+            sample = form["audio_sample"]
+            assert not isinstance(sample, str)
+            return {
+                **{name: value for name, value in form.items() if value is not sample},
+                "bytes": await sample.read(),
+            }
+
+    async def preview(self, request: Request) -> Response:
+        if not self.keeps_voices:
+            raise HTTPException(405)
+        upload = await self.uploaded(request)
+        self.previews.append(upload)
+        if self.preview_error is not None:
+            raise self.preview_error
+        denoised = upload["denoise"] == "on"
+        samples = np.frombuffer(upload["bytes"][44:], np.int16)
+        audio = base64.b64encode(wav(quieter(samples) if denoised else samples)).decode()
+        quality = {**QUALITY, "denoised": denoised}
+        return JSONResponse(
+            {"object": "audio.voice.preview", "audio": audio, "sample_rate": RATE_HZ, "quality": quality}
+        )
 
     async def delete_voice(self, request: Request) -> Response:
         known = [voice for voice in self.voices if voice["id"] == request.path_params["voice"]]

@@ -4,10 +4,12 @@ import base64
 import io
 import wave
 
+import numpy as np
 import pytest
 
+from serve_app.errors import AudioTooLong
 from tests.web.conftest import Studio
-from tests.web.server import RATE_HZ, StudioServer, clip_file, noise
+from tests.web.server import RATE_HZ, StudioServer, clip_file, noise, quieter
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -73,6 +75,61 @@ async def test_a_clip_is_trimmed_sent_kept_used_and_the_voice_deleted(studio: St
     assert await page.locator("#voices .name:text-is('Aunt Käthe')").count() == 0
     await page.wait_for_selector("#voices input:checked + .name:text-is('default')")
     assert len(studio.failed) == 1  # the second registration
+
+
+async def test_a_clip_is_heard_with_and_without_its_noise_before_it_is_kept(
+    studio: Studio, server: StudioServer
+) -> None:
+    page = studio.page
+    clip, clean = noise(3), quieter(noise(3))
+    await load_clip(studio, 3)
+    await page.fill("#clip-editor textarea", "These very words.")
+    a, b = page.locator("text=A: as it is"), page.locator("text=B: noise removed")
+    silent = "#clip-editor:not(:has([aria-pressed=true]))"
+    for side, which in ((b, "B: noise"), (a, "A: as it")):
+        await side.click()
+        await page.wait_for_selector(f"button[aria-pressed=true]:has-text('{which}')")
+        await page.keyboard.press("Escape")
+        await page.wait_for_selector(silent)
+        report = await page.inner_text(".report")
+        assert "17.3 dB" in report and "quieter room" in report
+        assert ("Noise removed\nyes" in report) == (side is b)
+    sent = [(preview["denoise"], preview["ref_text"]) for preview in server.previews]
+    assert sent == [("on", "These very words."), ("off", "These very words.")]
+    assert all(preview["bytes"][44:] == clip.tobytes() for preview in server.previews)
+
+    before = len(await studio.heard())
+    await b.click()
+    await studio.until(f"heard.length > {before + 12000}")
+    await a.click()  # goes on where the other one is
+    await page.wait_for_selector("button[aria-pressed=true]:has-text('A: as it')")
+    await page.wait_for_selector(silent)
+    heard = (await studio.heard())[before:]
+    assert abs(len(heard) - len(clip)) < 3000
+    assert np.array_equal(heard[:12000], clean[:12000]) and np.array_equal(heard[-12000:], clip[-12000:])
+    assert len(server.previews) == 2
+
+    await b.click()
+    await page.focus("[aria-label='End of the part to use']")
+    await page.keyboard.press("Shift+ArrowLeft")  # another part: silence, and nothing of the old one is left
+    await page.wait_for_selector(silent)
+    assert await page.inner_text(".report") == ""
+    await a.click()
+    await page.wait_for_selector("button[aria-pressed=true]:has-text('A: as it')")
+    assert len(server.previews) == 3 and seconds_of(server.previews[2]["bytes"]) == pytest.approx(2.5, abs=0.001)
+    assert server.uploads == server.requests == []
+
+
+async def test_what_cannot_be_heard_beforehand_is_said_in_words(studio: Studio, server: StudioServer) -> None:
+    page = studio.page
+    await load_clip(studio, 3)
+    server.preview_error = AudioTooLong("Too long.")
+    await page.click("text=A: as it is")
+    await page.wait_for_selector("text=The clip is too long.")
+    server.keeps_voices = False
+    await page.click("text=B: noise removed")
+    await page.wait_for_selector("text=This server cannot play it beforehand.")
+    assert len(studio.failed) == 2 and await page.evaluate("heard.length") == 0
 
 
 async def test_a_server_that_keeps_no_voices_says_so_and_the_clip_still_speaks(
