@@ -83,10 +83,10 @@ class EngineLoop:
         """From any thread."""
         self._inbox.put(message)
 
-    def busy_s(self) -> float:
-        """How long the engine has been at the step that it is at; 0 while it waits for messages."""
-        began_at_s = self._busy_since_s
-        return 0.0 if began_at_s is None else time.monotonic() - began_at_s
+    @property
+    def busy_since_s(self) -> float | None:
+        """When the engine began the step that it is at; None while it waits for messages."""
+        return self._busy_since_s
 
     def stop(self, timeout_s: float) -> None:
         """Ends the thread; open streams fail. Idempotent. A thread whose step hangs ends with the process."""

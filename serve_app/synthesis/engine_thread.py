@@ -16,6 +16,7 @@ from serve_app.synthesis.engine import Engine
 from serve_app.synthesis.engine_loop import Ask, Close, End, EngineLoop, Feed, Open
 from serve_app.synthesis.scheduler import Playback
 from serve_app.synthesis.stream import StreamEvent, silence
+from serve_app.synthesis.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ class EngineThread:
         self._fed: dict[str, int] = {}
         self._ids = itertools.count()
         self._max_step_s = max_step_s
+        self._watchdog = Watchdog(max_step_s)
         self._loop = EngineLoop(engine)
 
     @property
@@ -57,7 +59,7 @@ class EngineThread:
         """Why this engine must be replaced: it has failed, or one of its steps does not end. None if it works."""
         if self._loop.failure is not None:
             return f"the engine failed: {self._loop.failure}"
-        if self._loop.busy_s() > self._max_step_s:
+        if self._watchdog.hangs(self._loop.busy_since_s):
             return f"a step of the engine has not ended for {self._max_step_s:.0f} s"
         return None
 

@@ -7,6 +7,7 @@ import pytest
 
 from serve_app.errors import NotReady
 from serve_app.synthesis.engine_thread import EngineThread
+from serve_app.synthesis.watchdog import Watchdog
 from tests.synthesis.test_engine_thread import CountingEngine, collect, speech
 
 
@@ -43,6 +44,27 @@ async def test_a_step_that_hangs_is_a_fault_and_newcomers_are_refused(
     engine.gate.set()
     assert await waiting == [(0, 1)], "it was only slow"
     await until_fault(thread, there=False)
+
+
+def looks_until_it_hangs(pauses_s: list[float], ends_after: int | None = None) -> int | None:
+    """Looks at a step, a pause before each, until one sees that it hangs. ends_after: the next begins at that look."""
+    now_s = 100.0
+    watchdog = Watchdog(5.0, lambda: now_s)
+    began_at_s = now_s
+    for number, pause_s in enumerate(pauses_s):
+        now_s += pause_s
+        if number == ends_after:
+            began_at_s = now_s
+        if watchdog.hangs(began_at_s):
+            return number
+    return None
+
+
+def test_a_machine_that_stood_still_is_no_step_that_hangs() -> None:
+    assert looks_until_it_hangs([1.0] * 20) == 5, "the sixth second"
+    assert looks_until_it_hangs([0.1, 3600.0, 0.1]) is None
+    assert looks_until_it_hangs([0.1, 3600.0] + [1.0] * 20) == 4, "still there a few looks later"
+    assert looks_until_it_hangs([3.0, 3600.0, 1.0, 0.5, 0.5, 0.5], ends_after=2) is None
 
 
 async def test_waiting_for_work_is_no_fault(thread: EngineThread) -> None:
