@@ -1,5 +1,6 @@
 """The chunk-cached flow against upstream's recompute, alone, in company, and from a shared voice."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -52,6 +53,16 @@ class Utterance:
         while state.num_tokens < len(self.ids):
             chunks += flow.render([state], [self.window(state)])
         return chunks
+
+
+def render_together(flow: Flow, utterances: Sequence[Utterance], states: Sequence[FlowState]) -> list[Tensor]:
+    """The mel of each, all chunks of those that still have tokens in one batch."""
+    parts: list[list[Tensor]] = [[] for _ in utterances]
+    while busy := [i for i, state in enumerate(states) if state.num_tokens < len(utterances[i].ids)]:
+        chunks = flow.render([states[i] for i in busy], [utterances[i].window(states[i]) for i in busy])
+        for index, chunk in zip(busy, chunks, strict=True):
+            parts[index].append(chunk)
+    return [torch.cat(chunks) for chunks in parts]
 
 
 def test_names_and_shapes_are_upstreams(upstream: UpstreamFlow) -> None:
@@ -117,14 +128,9 @@ def test_without_guidance_there_is_one_row_and_the_result_is_upstreams() -> None
 def test_a_batch_at_different_positions_equals_each_alone(flow: Flow) -> None:
     utterances = [Utterance(60, 47), Utterance(0, 40), Utterance(10, 90), Utterance(28, 1)]
     alone = [torch.cat(utterance.stream(flow, utterance.open(flow))) for utterance in utterances]
-    states = [utterance.open(flow) for utterance in utterances]
-    together: list[list[Tensor]] = [[] for _ in utterances]
-    while busy := [i for i, state in enumerate(states) if state.num_tokens < len(utterances[i].ids)]:
-        chunks = flow.render([states[i] for i in busy], [utterances[i].window(states[i]) for i in busy])
-        for index, chunk in zip(busy, chunks, strict=True):
-            together[index].append(chunk)
-    for expected, chunks in zip(alone, together, strict=True):
-        assert (torch.cat(chunks) - expected).abs().max() < BOUND
+    together = render_together(flow, utterances, [utterance.open(flow) for utterance in utterances])
+    for expected, mel in zip(alone, together, strict=True):
+        assert (mel - expected).abs().max() < BOUND
 
 
 def test_interleaved_equals_sequential_to_the_bit(flow: Flow) -> None:

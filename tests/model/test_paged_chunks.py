@@ -7,7 +7,7 @@ from torch import Tensor
 from serve_app.model.flow import Flow
 from serve_app.model.paged_chunks import FixedCall, PagedChunks, PagedKept, bucket, page_bytes
 from serve_app.model.toy_checkpoint import Draw, flow_tensors
-from tests.model.test_flow import BOUND, CHUNK, Utterance
+from tests.model.test_flow import BOUND, CHUNK, Utterance, render_together
 from tests.model.upstream_networks import FLOW_DIMS
 
 UTTERANCES = ((60, 47), (0, 40), (10, 90), (28, 1), (28, 110))
@@ -51,13 +51,8 @@ def test_streams_at_different_positions_equal_each_in_its_own_memory(tensors: di
     utterances = [Utterance(*lengths, seed=index) for index, lengths in enumerate(UTTERANCES)]
     expected = [torch.cat(utterance.stream(ragged, utterance.open(ragged))) for utterance in utterances]
     states = [utterance.open(flow) for utterance in utterances]
-    together: list[list[Tensor]] = [[] for _ in utterances]
-    while busy := [i for i, state in enumerate(states) if state.num_tokens < len(utterances[i].ids)]:
-        chunks = flow.render([states[i] for i in busy], [utterances[i].window(states[i]) for i in busy])
-        for index, chunk in zip(busy, chunks, strict=True):
-            together[index].append(chunk)
-    for whole, parts in zip(expected, together, strict=True):
-        assert (torch.cat(parts) - whole).abs().max() < BOUND
+    for whole, mel in zip(expected, render_together(flow, utterances, states), strict=True):
+        assert (mel - whole).abs().max() < BOUND
     assert {shape[0] for shape in shapes} <= {1, 2, 4, 8}
     assert {shape[1] for shape in shapes} <= {2, 4, 6}
     for state in states:

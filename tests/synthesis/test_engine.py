@@ -37,18 +37,22 @@ def test_sound_leaves_before_the_utterance_is_generated(engine: StreamingEngine)
     assert not first.generated
 
 
-def test_sixteen_streams_in_company_give_what_each_gives_alone(checkpoint: Checkpoint) -> None:
-    config = SynthesisConfig(max_streams=8, max_positions=1024)
-    alone = [speak_alone(StreamingEngine(checkpoint, config), seed) for seed in range(16)]
+def check_company(checkpoint: Checkpoint, config: SynthesisConfig, num_streams: int) -> None:
+    """Streams in company give what each gives alone."""
+    alone = [speak_alone(StreamingEngine(checkpoint, config), seed) for seed in range(num_streams)]
     engine = StreamingEngine(checkpoint, config)
-    for seed in range(16):
+    for seed in range(num_streams):
         voice = make_voice(seed, num_tokens=20 + 7 * seed)
         open_stream(engine, seed, voice, make_utterance(voice, seed), seed)
     together = run(engine)
-    for seed in range(16):
+    for seed in range(num_streams):
         assert together[seed].num_tokens == alone[seed].num_tokens
         np.testing.assert_allclose(together[seed].samples, alone[seed].samples, atol=1e-4)
     engine.check()
+
+
+def test_sixteen_streams_in_company_give_what_each_gives_alone(checkpoint: Checkpoint) -> None:
+    check_company(checkpoint, SynthesisConfig(max_streams=8, max_positions=1024), 16)
 
 
 def test_the_same_seed_gives_the_same_samples_and_another_does_not(engine: StreamingEngine) -> None:
@@ -161,15 +165,7 @@ def test_speed_changes_the_length_and_not_the_words(engine: StreamingEngine, spe
 
 def test_in_8_bits_streams_in_company_give_what_each_gives_alone(checkpoint: Checkpoint) -> None:
     config = SynthesisConfig(max_streams=2, max_positions=512, language_precision="int8")
-    alone = [speak_alone(StreamingEngine(checkpoint, config), seed) for seed in range(3)]
-    engine = StreamingEngine(checkpoint, config)
-    for seed in range(3):
-        voice = make_voice(seed, num_tokens=20 + 7 * seed)
-        open_stream(engine, seed, voice, make_utterance(voice, seed), seed)
-    together = run(engine)
-    for seed in range(3):
-        assert together[seed].num_tokens == alone[seed].num_tokens
-        np.testing.assert_allclose(together[seed].samples, alone[seed].samples, atol=1e-4)
+    check_company(checkpoint, config, 3)
     with pytest.raises(CheckpointError, match="int8"):
         StreamingEngine(checkpoint, config.model_copy(update={"precision": "bf16"}))
 
