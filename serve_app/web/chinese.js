@@ -54,6 +54,7 @@ export const CHINESE = {
 
   "stage.idle": "输入文字，然后按“朗读”。",
   "stage.waiting": "正在等待服务器。",
+  "stage.typing": "边输入边朗读。",
   "stage.arriving": "第一段声音已到达。",
   "stage.speaking": "正在朗读。",
   "stage.starved": "正在等待后续声音。",
@@ -184,9 +185,9 @@ export const CHINESE = {
   "code.copy.failed": "请手动选择并复制文本。",
   "code.close": "关闭",
 
-  "live.intro": "边输入边朗读：每个短语在逗号或句号处发出，回车发送其余部分。按 Esc 打断。",
+  "live.intro": "边输入边朗读：每个字词输完即发出，回车或稍作停顿即结束句子。按 Esc 打断。",
   "live.said": "已发送",
-  "live.said.none": "已发出的短语显示在这里。",
+  "live.said.none": "已发出的字词显示在这里。",
   "live.text": "在此输入",
   "live.placeholder": "输入或粘贴文字…",
   "live.start": "开始",

@@ -54,6 +54,7 @@ export const ENGLISH = {
 
   "stage.idle": "Write something and press Speak.",
   "stage.waiting": "Waiting for the server.",
+  "stage.typing": "Speaking as you type.",
   "stage.arriving": "The first sound has arrived.",
   "stage.speaking": "Speaking.",
   "stage.starved": "Waiting for more sound.",
@@ -184,9 +185,9 @@ export const ENGLISH = {
   "code.copy.failed": "Select the text and copy it by hand.",
   "code.close": "Close",
 
-  "live.intro": "It speaks as you type: each phrase leaves at its comma or full stop, Enter sends the rest. Esc interrupts.",
+  "live.intro": "It speaks as you type: each word leaves at its space, and Enter or a short rest ends the sentence. Esc interrupts.",
   "live.said": "Sent",
-  "live.said.none": "Phrases that have left appear here.",
+  "live.said.none": "Words that have left appear here.",
   "live.text": "Type here",
   "live.placeholder": "Type, or paste a text…",
   "live.start": "Start",

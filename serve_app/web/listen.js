@@ -200,6 +200,7 @@ export class ListenPanel extends EventTarget {
       return take.numSamples ? say("stage.partial", { fault, duration: seconds(take.durationS) }) : fault;
     }
     if (this.isPlaying && player.blocked) return say("stage.blocked");
+    if (take.awaitsText) return say("stage.typing");
     if (take.state === "waiting") return say("stage.waiting");
     if (this.isPlaying && player.played > 0) {
       return take.ended || player.aheadS > 0 ? say("stage.speaking") : say("stage.starved");

@@ -1,4 +1,4 @@
-// Live mode: text leaves phrase by phrase over a WebSocket, sound comes back at once, Esc interrupts.
+// Live mode: text leaves word by word over a WebSocket, sound comes back while the sentence is typed, Esc interrupts.
 
 import { byId, element, icon } from "./dom.js";
 import { address, apiKey, clipFields, Fault, request } from "./http.js";
@@ -8,10 +8,14 @@ import { PcmReader, SAMPLE_RATE_HZ } from "./pcm.js";
 /** When the typist rests that long, what was begun is spoken as it is. */
 const REST_MS = 900;
 
-/** Split typed text into the phrases that are complete and what is still being typed. @returns {[string, string]} */
-export function splitPhrases(text) {
-  const [complete] = text.match(/^[\s\S]*(?:[.!?;:,…]["'”’)\]]*\s|[。！？；：，、…][”’」』）]*|\n)/) ?? [""];
-  return [complete, text.slice(complete.length)];
+/** What ends a word: a space, or where words have none, each character and mark. */
+const WORD_END = /\s|[\p{Ideographic}\p{Script=Hiragana}\p{Script=Katakana}。！？；：，、」』）]/gu;
+
+/** Split typed text into the words that are complete and what is still being typed. @returns {[string, string]} */
+export function splitWords(text) {
+  const last = [...text.matchAll(WORD_END)].at(-1);
+  const end = last ? last.index + last[0].length : 0;
+  return [text.slice(0, end), text.slice(end)];
 }
 
 export class LiveView {
@@ -130,7 +134,7 @@ export class LiveView {
 
   typed() {
     clearTimeout(this.resting);
-    const [complete, rest] = splitPhrases(this.text.value);
+    const [complete, rest] = splitWords(this.text.value);
     if (complete) {
       this.commit(complete);
       this.text.value = rest;
@@ -139,12 +143,13 @@ export class LiveView {
     else this.resting = setTimeout(() => this.rested(), REST_MS);
   }
 
-  /** Send the unfinished phrase too, and have everything spoken that the server still holds. */
+  /** Send the unfinished word too: the sentence ends here, and the server need not wait for more of it. */
   rested() {
     const rest = this.text.value;
     this.text.value = "";
     this.commit(rest);
     this.send({ type: "input.flush" });
+    this.take?.awaitText(false);
   }
 
   commit(text) {
@@ -161,10 +166,11 @@ export class LiveView {
   beginTake(text) {
     if (this.take) {
       this.take.order.input += text;
-      this.take.dispatchEvent(new Event("change"));
+      this.take.awaitText(true);
       return;
     }
     this.take = this.studio.newTake(text, performance.now(), true);
+    this.take.awaitText(true);
     this.studio.keep(this.take);
     this.studio.player.play(this.take);
   }
@@ -188,7 +194,7 @@ export class LiveView {
     } else if (message.type === "audio.done") {
       this.sounding = false;
       this.stale = false;
-      // More may follow; until then an empty buffer is a pause of the typist, not of the server.
+      // more may follow, after a pause of the typist, not of the server
       if (!message.cancelled) this.take?.become("complete");
     } else if (message.type === "error") {
       const { code = "", message: words = "" } = message.error ?? message;
@@ -212,6 +218,7 @@ export class LiveView {
   }
 
   finishTake(state) {
+    this.take?.awaitText(false);
     if (this.take && !this.take.ended) this.take.become(state);
     this.take = null;
   }

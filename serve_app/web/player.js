@@ -106,7 +106,7 @@ export class Player extends EventTarget {
     this.resting = setTimeout(() => this.playing || this.context?.suspend(), REST_AFTER_MS);
   }
 
-  /** Top the ring up from the take, and say when that was all of it. */
+  /** Top the ring up from the take, and say when that was all of it, or all that there is text for. */
   feed() {
     const { take, post } = this;
     if (!take || !post || !this.playing) return;
@@ -117,7 +117,7 @@ export class Player extends EventTarget {
       free -= samples.length;
       post({ type: "push", samples }, [samples.buffer]);
     }
-    const ending = take.ended && this.sent === take.numSamples;
+    const ending = (take.ended || take.awaitsText) && this.sent === take.numSamples;
     if (ending !== this.endSent) {
       this.endSent = ending;
       post({ type: "end", ending });

@@ -29,6 +29,8 @@ export class Take extends EventTarget {
     this.clip = clip;
     this.startedAt = startedAt;
     this.typed = typed;
+    /** Whether its text is being typed: the server has no more to say than it was given, so a pause is not its fault. */
+    this.awaitsText = false;
     /** @type {TakeState} */
     this.state = "waiting";
     /** @type {import("./http.js").Fault | null} */
@@ -78,6 +80,12 @@ export class Take extends EventTarget {
   become(state, fault = null) {
     this.state = state;
     this.fault = fault;
+    this.dispatchEvent(new Event("change"));
+  }
+
+  /** @param {boolean} awaits */
+  awaitText(awaits) {
+    this.awaitsText = awaits;
     this.dispatchEvent(new Event("change"));
   }
 

@@ -94,6 +94,8 @@ class StudioServer:
     which the body breaks. error: raised instead of an answer. keeps_voices: whether voices can be registered, and clips
     heard beforehand: as they were sent, or at half the level for those without their noise.
 
+    speaks_words: live text is spoken as it comes, not when it is flushed.
+
     requests, uploads, previews, messages: what came over HTTP, as files, as files to be heard, and over the WebSocket.
     finished, closed: streams that reached their last part, and that did not.
     """
@@ -109,6 +111,7 @@ class StudioServer:
     status_error: Exception | None = None
     keeps_voices: bool = True
     has_live: bool = True
+    speaks_words: bool = False
     requests: list[dict[str, Any]] = field(default_factory=list)
     readings: list[str] = field(default_factory=list)
     uploads: list[dict[str, Any]] = field(default_factory=list)
@@ -268,11 +271,20 @@ class StudioServer:
             return
         await socket.accept()
         speaking: asyncio.Task[None] | None = None
+        speaks_words = False
         with contextlib.suppress(WebSocketDisconnect):
             while True:
                 message = json.loads(await socket.receive_text())
                 self.messages.append(message)
-                if message["type"] == "input.flush":
+                if message["type"] == "input.text" and self.speaks_words:
+                    if not speaks_words:
+                        await socket.send_json({"type": "audio.start", "sample_rate": RATE_HZ})
+                    speaks_words = True
+                    await socket.send_bytes(self.samples.tobytes())
+                elif message["type"] == "input.flush" and speaks_words:
+                    await socket.send_json({"type": "audio.done", "cancelled": False})
+                    speaks_words = False
+                elif message["type"] == "input.flush":
                     speaking = asyncio.create_task(self.say(socket, speaking))
                 elif message["type"] == "input.cancel" and speaking is not None:
                     speaking.cancel()

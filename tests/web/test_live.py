@@ -1,4 +1,4 @@
-"""Live mode: phrases leave as they are typed, and Esc interrupts."""
+"""Live mode: words leave as they are typed, and Esc interrupts."""
 
 import asyncio
 
@@ -17,13 +17,17 @@ async def start(studio: Studio) -> None:
     await studio.page.wait_for_selector("#live-text:enabled")
 
 
-async def test_phrases_leave_as_they_are_typed_and_each_rest_is_spoken_once(
-    studio: Studio, server: StudioServer
-) -> None:
+async def test_words_leave_as_they_are_typed_and_each_rest_is_spoken_once(studio: Studio, server: StudioServer) -> None:
     server.samples = noise(0.3)
     await start(studio)
+    await studio.page.evaluate(
+        """() => {
+          const stage = document.querySelector("#stage");
+          window.stages = [];
+          new MutationObserver(() => stages.push(stage.textContent)).observe(stage, { childList: true });
+        }"""
+    )
     await studio.page.type("#live-text", "Well, hello there. And 3.5 more")
-    assert await studio.page.input_value("#live-text") == "And 3.5 more"
     await studio.until("heard.length > 0")  # what was begun leaves when the typist rests
     await studio.until_done()
     await studio.page.click("#voices label:has-text('martin')")
@@ -35,7 +39,7 @@ async def test_phrases_leave_as_they_are_typed_and_each_rest_is_spoken_once(
     kinds = [message["type"] for message in server.messages]
     assert kinds == [
         "session.config",
-        *3 * ["input.text"],
+        *6 * ["input.text"],
         "input.flush",
         "session.config",
         "input.text",
@@ -48,13 +52,28 @@ async def test_phrases_leave_as_they_are_typed_and_each_rest_is_spoken_once(
         ("martin", "pcm"),
     ]
     texts = [message["text"] for message in server.messages if message["type"] == "input.text"]
-    assert texts == ["Well, ", "hello there. ", "And 3.5 more", "Bye.\n"]
+    assert texts == ["Well, ", "hello ", "there. ", "And ", "3.5 ", "more", "Bye.\n"]
     assert np.array_equal(await studio.heard(), np.tile(server.samples, 2))
+    assert await studio.number("underruns") == 0
+    assert await studio.page.locator("#takes > li").count() == 1
+    assert "Speaking as you type." in await studio.page.evaluate("stages")
+
+
+async def test_a_pause_of_the_typist_is_no_underrun(studio: Studio, server: StudioServer) -> None:
+    server.samples, server.speaks_words = noise(0.3), True
+    await start(studio)
+    for count, word in enumerate(("One ", "two ", "three"), 1):
+        await studio.page.type("#live-text", word)
+        # all of it, though the sentence is not complete; the last word leaves when the typist rests
+        await studio.until(f"heard.length >= {count * len(server.samples)}")
+    await studio.until_done()
+    assert np.array_equal(await studio.heard(), np.tile(server.samples, 3))
+    assert int(await studio.listen("played")) == await studio.number("bytes") / 2 == 3 * len(server.samples)
     assert await studio.number("underruns") == 0
     assert await studio.page.locator("#takes > li").count() == 1
 
 
-async def test_escape_interrupts_and_the_next_phrase_is_spoken(studio: Studio, server: StudioServer) -> None:
+async def test_escape_interrupts_and_the_next_words_are_spoken(studio: Studio, server: StudioServer) -> None:
     server.samples, server.pause_s = noise(20), 0.05
     await start(studio)
     await studio.page.type("#live-text", "A long story. ")
@@ -80,17 +99,19 @@ async def test_a_server_without_live_speech_says_so(studio: Studio, server: Stud
     assert await studio.page.is_disabled("#live-text")
 
 
-async def test_phrases_are_split_where_a_reader_would_pause(studio: Studio) -> None:
+async def test_words_are_complete_at_their_space_or_where_there_are_none_at_once(studio: Studio) -> None:
     split = await studio.page.evaluate(
         """async () => {
-          const { splitPhrases } = await import("./studio/live.js");
-          return ["It is 3.14 now", "你好，世界", 'He said "no." Then', "a\\nb", "", "Wait... "].map(splitPhrases);
+          const { splitWords } = await import("./studio/live.js");
+          return ["It is 3.14", "你好，世界", "这是GPT", "3月5", "カタカナ", "a\\nb", "", "Wait... "].map(splitWords);
         }"""
     )
     assert split == [
-        ["", "It is 3.14 now"],
-        ["你好，", "世界"],
-        ['He said "no." ', "Then"],
+        ["It is ", "3.14"],
+        ["你好，世界", ""],
+        ["这是", "GPT"],
+        ["3月", "5"],
+        ["カタカナ", ""],
         ["a\n", "b"],
         ["", ""],
         ["Wait... ", ""],
