@@ -13,6 +13,7 @@ from tests.chaos.access import access_table, run_access
 from tests.chaos.damage import damage_table, run_damage
 from tests.chaos.faults import VICTIMS, faults_table, run_faults
 from tests.chaos.floods import floods_table, run_floods
+from tests.chaos.fuzz import fuzz_table, run_fuzz
 from tests.chaos.hostile import hostile_table, run_hostile
 from tests.chaos.leaving import leaving_table, run_leaving
 from tests.chaos.results import RESULTS, Table, keep
@@ -115,6 +116,13 @@ def hostile(
     """Hostile input by families: parsers and decoders, our HTTP edge, Ray's proxy. 400: about 5 minutes."""
     with kept(hostile_table(number, seed)) as table:
         run_hostile(number, seed, table)
+
+
+@app.command()
+def fuzz(seconds: Annotated[int, typer.Option(help="For each parser.", min=5)] = 60) -> None:
+    """Coverage-guided fuzzing of the parsers and decoders, by atheris (pip install '.[fuzz]'). About 5 minutes."""
+    with kept(fuzz_table(seconds)) as table:
+        run_fuzz(seconds, table)
 
 
 if __name__ == "__main__":
