@@ -147,6 +147,7 @@ def test_unknown_voices_and_empty_texts_are_named(service: Service) -> None:
     assert (reply.status_code, reply.json()["error"]["code"]) == (400, "voice_not_found")
     reply = httpx.post(service.url + "/v1/audio/speech", json=body() | {"input": " ... "}, timeout=60)
     assert (reply.status_code, reply.json()["error"]["code"]) == (400, "empty_input")
+    assert "VoiceNotFound:" not in service.log.read_text(), "a mistake of a client's is not worth a traceback"
 
 
 def test_the_readme_commands_start_speak_and_end_with_ctrl_c(tmp_path: Path) -> None:

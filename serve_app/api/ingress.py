@@ -40,6 +40,7 @@ from serve_app.messages import (
     VoiceInfo,
 )
 from serve_app.metrics import OF_INGRESS, Instruments
+from serve_app.refusals import unless_refused
 
 READY_TIMEOUT_S = 2.0
 """A call to a deployment without replicas waits for one; readiness does not."""
@@ -116,7 +117,8 @@ class RayService:
         ended = False
         try:
             async for chunk in chunks:
-                yield chunk
+                ended = isinstance(chunk, SpeechError)
+                yield unless_refused(chunk)
             ended = True
         except (RayError, RayServeException) as error:
             ended = True
@@ -167,7 +169,7 @@ async def figures_of_all(handle: DeploymentHandle) -> tuple[Any, ...] | None:
 async def answer(response: Any) -> Any:
     """The value of a `DeploymentResponse`, cancelled with whoever awaits it. Errors: `SpeechError`."""
     try:
-        return await response
+        return unless_refused(await response)
     except asyncio.CancelledError:
         response.cancel()
         raise

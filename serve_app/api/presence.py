@@ -9,6 +9,9 @@ from starlette.types import Receive
 from serve_app.api.error_table import ClientLeft
 from serve_app.errors import GenerationFailed
 
+NEWS_S = 1.0
+"""How long after its work was cancelled a client may be heard of to have left."""
+
 
 async def run_while_connected(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
     """Run `work` to its end; when the client disconnects or this task is cancelled, cancel it and await its cleanup.
@@ -22,7 +25,10 @@ async def run_while_connected(receive: Receive, work: Coroutine[Any, Any, None])
     watcher = asyncio.create_task(_disconnect(receive))
     try:
         await asyncio.wait({task, watcher}, return_when=asyncio.FIRST_COMPLETED)
-        gone = not task.done()
+        if task.done() and task.cancelled():
+            # Ray cancels what a request has begun before it says that the client left.
+            await asyncio.wait({watcher}, timeout=NEWS_S)
+        gone = not task.done() or (task.cancelled() and watcher.done())
     finally:
         await finish(watcher)
         await finish(task)

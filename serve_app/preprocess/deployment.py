@@ -25,10 +25,14 @@ from serve_app.metrics import OF_PREPROCESS, Instruments
 from serve_app.preprocess.autoscaling import CallCosts
 from serve_app.preprocess.meter import Meter
 from serve_app.preprocess.preprocessor import Preprocessor
+from serve_app.refusals import answers_refusals
 
 
 class Preprocess:
-    """Turns requests into arrays, in threads, so that health checks and cancellation are never blocked."""
+    """Turns requests into arrays, in threads, so that health checks and cancellation are never blocked.
+
+    Refusals that its methods raise are returned to whoever calls them through Ray (`refusals.py`).
+    """
 
     def __init__(self, config: AppConfig) -> None:
         """Raises CheckpointError when the checkpoint's front end or a built-in voice cannot be loaded."""
@@ -36,6 +40,7 @@ class Preprocess:
         self._meter = Meter(Instruments(metrics, OF_PREPROCESS), lambda: self._preprocessor.prompt_lookups)
         self._costs = CallCosts()
 
+    @answers_refusals
     async def prepare(self, request: SpeechRequest) -> PreparedSpeech:
         """Raises InvalidRequest and its kin."""
         work = asyncio.to_thread(self._costs.measured, self._prepare, request)
@@ -46,6 +51,7 @@ class Preprocess:
         prepared = self._preprocessor.prepare(request)
         return replace(prepared, work_s=monotonic() - began_at_s)
 
+    @answers_refusals
     async def prepare_fed(self, request: SpeechRequest) -> PreparedSpeech:
         """The beginning of a sentence whose rest has not come. Raises InvalidRequest and its kin."""
         work = asyncio.to_thread(self._preprocessor.prepare_fed, request)
@@ -59,6 +65,7 @@ class Preprocess:
         """What this replica is doing."""
         return PreprocessFigures(serve.get_replica_context().replica_id.unique_id, self._meter.num_preparing)
 
+    @answers_refusals
     async def reading(self, text: str, normalized: bool) -> Reading:
         """How `prepare` would read a text. Raises EmptyInput."""
         return await asyncio.to_thread(self._preprocessor.reading, text, normalized)
@@ -67,6 +74,7 @@ class Preprocess:
         """Every voice that this owner's requests may name."""
         return await asyncio.to_thread(self._preprocessor.voices, owner)
 
+    @answers_refusals
     async def register_voice(self, new: NewVoice) -> RegisteredVoice:
         """Raises InvalidVoiceName, VoiceExists, InvalidAudio and its kin, StorageFull or NotReady.
 
@@ -74,10 +82,12 @@ class Preprocess:
         """
         return await asyncio.to_thread(self._preprocessor.register_voice, new)
 
+    @answers_refusals
     async def preview_clip(self, reference: ReferenceClip) -> ClipPreview:
         """The clip as a voice would be made of it; nothing is kept. Raises InvalidAudio and its kin."""
         return await asyncio.to_thread(self._preprocessor.preview, reference)
 
+    @answers_refusals
     async def delete_voice(self, id_or_name: str, owner: str = "") -> None:
         """Raises BuiltinVoice, VoiceNotFound or NotReady."""
         await asyncio.to_thread(self._preprocessor.delete_voice, id_or_name, owner)

@@ -15,6 +15,7 @@ from serve_app.errors import NotReady, Overloaded
 from serve_app.figures import SynthesisFigures
 from serve_app.messages import AudioChunk, Int32Array, PreparedSpeech, SpeakingReplica
 from serve_app.metrics import OF_SYNTHESIS, Instruments
+from serve_app.refusals import yields_refusals
 from serve_app.synthesis.autoscaling import Refusals
 from serve_app.synthesis.engine import Engine, load_engine
 from serve_app.synthesis.engine_thread import EngineThread
@@ -51,10 +52,11 @@ class Synthesis:
         """Ray calls it when the YAML's `user_config` has changed; streams go on. Raises ValidationError."""
         await self._thread.adjust(self._settings.with_live(user_config))
 
+    @yields_refusals
     async def speak(self, speech: PreparedSpeech) -> AsyncGenerator[AudioChunk | SpeakingReplica, None]:
         """The samples of a request as they are made; before those of a fed one, where its text is to be sent.
 
-        Raises Overloaded, NotReady, GenerationFailed or InputTooLong.
+        Raises NotReady or GenerationFailed; Overloaded and InputTooLong are the last item.
         """
         try:
             async with aclosing(self._meter.spoken(speech, self._thread.speak(speech))) as items:

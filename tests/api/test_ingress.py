@@ -116,6 +116,24 @@ async def test_errors_of_a_call_and_of_a_stream(
         assert text is None or caught.message == text
 
 
+async def test_a_refusal_that_comes_as_a_value_is_raised() -> None:
+    refusal = VoiceNotFound("No such voice.")
+
+    async def call() -> SpeechError:
+        return refusal
+
+    async def stream() -> AsyncGenerator[AudioChunk | SpeechError, None]:
+        yield refusal
+
+    with pytest.raises(VoiceNotFound):
+        await service_over(call)[0].prepare(REQUEST)
+    service, handle = service_over(stream)
+    with pytest.raises(VoiceNotFound):
+        async for _ in service.speak(PREPARED):
+            pass
+    assert not handle.response.cancelled, "it had ended"
+
+
 async def test_an_error_of_no_ray_kind_keeps_its_class() -> None:
     async def call() -> None:
         raise task_error(KeyError("x"))
