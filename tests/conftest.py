@@ -1,6 +1,8 @@
 """What several test folders share: one toy checkpoint, and one running service."""
 
+import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -15,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil  # type: ignore[import-untyped]
 import pytest
 import yaml
 
@@ -53,7 +56,8 @@ class Service:
     def num_open_streams(self) -> int:
         """Asks the synthesis replica, past HTTP: it answers only if its engine's slots add up (`Engine.check`)."""
         question = (
-            "import ray; from ray import serve; ray.init('auto', namespace='serve', logging_level='error');"
+            "import ray; from ray import serve;"
+            f"ray.init({self.ray_address()!r}, namespace='serve', logging_level='error');"
             "handle = serve.get_deployment_handle('Synthesis', 'speech');"
             "print('streams', handle.check_engine.remote().result(timeout_s=30))"
         )
@@ -67,6 +71,15 @@ class Service:
         )
         assert answer.returncode == 0, answer.stderr
         return int(answer.stdout.split("streams")[-1])
+
+    def ray_address(self) -> str:
+        """Of this service's own Ray: `auto` would take any that runs on this machine."""
+        for process in psutil.Process(self.process.pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                found = re.search(r"--gcs-address=(\S+)", " ".join(process.cmdline()))
+                if found:
+                    return found[1]
+        raise AssertionError("the service has no Ray")
 
     def stop(self) -> None:
         """Ctrl-C, as a user would end it."""

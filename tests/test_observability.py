@@ -66,7 +66,7 @@ class Watched:
 def metrics_url(service: Service) -> str:
     """Where Ray's only node exports its metrics."""
     question = (
-        "import ray; ray.init('auto', namespace='serve', logging_level='error'); [node] = ray.nodes();"
+        f"import ray; ray.init({service.ray_address()!r}, namespace='serve', logging_level='error'); [node] = ray.nodes();"
         "print('at', node['NodeManagerAddress'], node['MetricsExportPort'])"
     )
     answer = subprocess.run(

@@ -89,7 +89,8 @@ class Crowd:
 def prefix_counts(service: Service) -> list[tuple[int, int]]:
     """Of each replica: utterances that found their voice's flow prefix, and those that did not."""
     question = (
-        "import ray; from ray import serve; ray.init('auto', namespace='serve', logging_level='error');"
+        "import ray; from ray import serve;"
+        f"ray.init({service.ray_address()!r}, namespace='serve', logging_level='error');"
         "handle = serve.get_deployment_handle('Synthesis', 'speech');"
         "print('counts', handle.broadcast('prefix_counts').results(timeout_s=30))"
     )
