@@ -66,7 +66,8 @@ class Watched:
 def metrics_url(service: Service) -> str:
     """Where Ray's only node exports its metrics."""
     question = (
-        f"import ray; ray.init({service.ray_address()!r}, namespace='serve', logging_level='error'); [node] = ray.nodes();"
+        f"import ray; ray.init({service.ray_address()!r}, namespace='serve', logging_level='error');"
+        "[node] = ray.nodes();"
         "print('at', node['NodeManagerAddress'], node['MetricsExportPort'])"
     )
     answer = subprocess.run(
