@@ -64,13 +64,17 @@ class Service:
         answer = subprocess.run(
             [sys.executable, "-W", "ignore", "-c", question],
             check=False,
-            env={**environment(), "RAY_TMPDIR": self.ray_folder},
+            env=self.ray_environment(),
             capture_output=True,
             text=True,
             timeout=120,
         )
         assert answer.returncode == 0, answer.stderr
         return int(answer.stdout.split("streams")[-1])
+
+    def ray_environment(self) -> dict[str, str]:
+        """For a process that joins this service's Ray, which asks for the token that is in the user's home."""
+        return {**environment(), "RAY_TMPDIR": self.ray_folder, "RAY_AUTH_MODE": "token"}
 
     def ray_address(self) -> str:
         """Of this service's own Ray: `auto` would take any that runs on this machine."""

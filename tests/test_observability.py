@@ -16,7 +16,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.conftest import Service, environment, local_settings, start_service
+from tests.conftest import Service, local_settings, start_service
 from tests.promql import Wanted, alert_expressions, dashboard_queries, variable_queries, wanted
 
 pytestmark = pytest.mark.service
@@ -73,7 +73,7 @@ def metrics_url(service: Service) -> str:
     answer = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", question],
         check=True,
-        env={**environment(), "RAY_TMPDIR": service.ray_folder},
+        env=service.ray_environment(),
         capture_output=True,
         text=True,
         timeout=120,

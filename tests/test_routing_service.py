@@ -14,7 +14,7 @@ import httpx
 import pytest
 from websockets.asyncio.client import connect
 
-from tests.conftest import Service, environment, local_settings, start_service
+from tests.conftest import Service, local_settings, start_service
 
 pytestmark = pytest.mark.service
 
@@ -97,7 +97,7 @@ def prefix_counts(service: Service) -> list[tuple[int, int]]:
     answer = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", question],
         check=True,
-        env={**environment(), "RAY_TMPDIR": service.ray_folder},
+        env=service.ray_environment(),
         capture_output=True,
         text=True,
         timeout=120,
