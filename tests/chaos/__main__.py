@@ -87,7 +87,7 @@ def floods(
     checkpoint: Checkpoint = DEMO,
     seconds: Annotated[float, typer.Option(help="Length of each flood.", min=1)] = 60,
     factor: Annotated[float, typer.Option(help="Times the measured capacity.", min=1)] = 10,
-    max_load: Annotated[float, typer.Option(help="The admission that is compared with none.", min=0.1)] = 0.9,
+    max_load: Annotated[float, typer.Option(help="The admission that is compared with none.", min=0.1)] = 0.6,
     idle: Annotated[int, typer.Option(help="Idle WebSockets.", min=0)] = 500,
     slow: Annotated[int, typer.Option(help="Clients that never read.", min=0)] = 200,
 ) -> None:
