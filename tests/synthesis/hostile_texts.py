@@ -1,10 +1,11 @@
 """Texts that make speech models ramble or hang, spoken by the real preprocessor and engine: how long is each?
 
     python -m tests.synthesis.hostile_texts --checkpoint pretrained_models/cosyvoice2-demo
+    python -m tests.synthesis.hostile_texts --checkpoint pretrained_models/cosyvoice2-demo --offset 100 --count 50
 
 An utterance is expected to have EXPECTED speech tokens (40 ms each) for every text token; none may have more than three
-times as many. A text that holds nothing to speak must be refused, a stream that got stuck must end with an error. The
-last line is JSON; the exit status is 1 when a text hung or rambled.
+times as many. A text that holds nothing to speak must be refused, a stream that got stuck must end with an error. A
+line now and then says how far it is; the last line is JSON; the exit status is 1 when a text hung or rambled.
 """
 
 import argparse
@@ -12,7 +13,7 @@ import json
 import random
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -126,11 +127,24 @@ class Speaking:
             self._open(event.stream_id, speech, index + 1)
 
 
-def speak(preprocessor: Preprocessor, engine: StreamingEngine, texts: Sequence[str], at_once: int) -> list[Outcome]:
-    """Speaks every text to its end. Raises AssertionError when a step brings nothing on: a hang."""
+def speak(
+    preprocessor: Preprocessor,
+    engine: StreamingEngine,
+    texts: Sequence[str],
+    at_once: int,
+    tell: Callable[[list[Outcome], int], None] = lambda outcomes, num_open: None,
+) -> list[Outcome]:
+    """Speaks every text to its end. Raises AssertionError when a step brings nothing on: a hang.
+
+    tell: how far it is, each time a text has ended: what has become of all that were begun, and how many of them are on
+        their way.
+    """
     speaking, waiting = Speaking(engine), iter(texts)
-    left = len(texts)
+    left, num_ended = len(texts), 0
     while left or speaking.current:
+        if len(speaking.outcomes) - len(speaking.current) > num_ended:
+            num_ended = len(speaking.outcomes) - len(speaking.current)
+            tell(speaking.outcomes, len(speaking.current))
         while left and len(speaking.current) < at_once:
             speaking.take(preprocessor, next(waiting))
             left -= 1
@@ -143,21 +157,32 @@ def speak(preprocessor: Preprocessor, engine: StreamingEngine, texts: Sequence[s
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", type=Path, required=True)
-    parser.add_argument("--texts", type=int, default=500)
+    parser.add_argument("--texts", type=int, default=500, help="made up in all")
+    parser.add_argument("--offset", type=int, default=0, help="leave out so many of them")
+    parser.add_argument("--count", type=int, help="speak so many (default: all that follow)")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     started_s = time.monotonic()
-    texts = list(hostile_texts(options.texts))
-    config = SynthesisConfig(max_streams=16)
-    outcomes = speak(
-        Preprocessor(options.checkpoint, PreprocessConfig()), load_engine(options.checkpoint, config), texts, 16
-    )
+    end = None if options.count is None else options.offset + options.count
+    texts = list(hostile_texts(options.texts))[options.offset : end]
+
+    def tell(outcomes: list[Outcome], num_open: int) -> None:
+        num_ended = len(outcomes) - num_open
+        if num_ended % 10 == 0:
+            spoken_s = sum(outcome.num_speech for outcome in outcomes) * 0.04
+            elapsed_s = time.monotonic() - started_s
+            print(f"{num_ended} of {len(texts)} texts, {spoken_s:.0f} s of speech in {elapsed_s:.0f} s", flush=True)
+
+    preprocessor = Preprocessor(options.checkpoint, PreprocessConfig())
+    engine = load_engine(options.checkpoint, SynthesisConfig(max_streams=16, threads=options.threads))
+    outcomes = speak(preprocessor, engine, texts, 16, tell)
     for text, outcome in zip(texts, outcomes, strict=True):
         if outcome.worst > FACTOR:
             print(f"{outcome.worst:.1f} times the expected length: {text[:60]!r}")
     figures = {
         "texts": len(texts),
+        "offset": options.offset,
         "refused": sum(outcome.refused for outcome in outcomes),
         "stuck_utterances": sum(outcome.stuck for outcome in outcomes),
         "text_tokens": sum(outcome.num_text for outcome in outcomes),
