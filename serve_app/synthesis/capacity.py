@@ -67,9 +67,15 @@ class Capacity:
         """Seconds of engine time that one second of playback by so many listeners takes."""
         if listeners == 0:
             return 0.0
-        decode_batch = min(listeners, self.limits.decode)
-        decode = TOKENS_PER_S * self.costs.of(Work.DECODE, decode_batch) * listeners / decode_batch
-        return decode + self._renders(listeners) + self.costs.of(Work.PREFILL, 1) * listeners / REQUEST_S
+        return self._playing(listeners) + self.costs.of(Work.PREFILL, 1) * listeners / REQUEST_S
+
+    def round_s(self, listeners: int) -> float:
+        """Seconds in which each of so many gets the next second of sound.
+
+        0 where the engine cannot keep up anyway: then those who have heard nothing yet must not wait for ever.
+        """
+        round_s = self._playing(listeners)
+        return round_s if round_s < 1 else 0.0
 
     def admits(self, listeners: int) -> bool:
         """Whether a newcomer may join so many listeners. An idle engine serves anyone, however slow it is."""
@@ -87,6 +93,14 @@ class Capacity:
         own_s = max(0, tokens_needed) * decode + self.costs.of(Work.RENDER, 1)
         # Meanwhile the others' chunks take their share of the engine; their tokens come in the same batches.
         return max(0.0, own_s / (1 - others) - audio_s)
+
+    def _playing(self, listeners: int) -> float:
+        """Seconds of decoding and rendering for one second of playback by so many listeners."""
+        if listeners == 0:
+            return 0.0
+        batch = min(listeners, self.limits.decode)
+        decode = TOKENS_PER_S * self.costs.of(Work.DECODE, batch) * listeners / batch
+        return decode + self._renders(listeners)
 
     def _renders(self, listeners: int) -> float:
         """Seconds of rendering for one second of playback by so many listeners."""

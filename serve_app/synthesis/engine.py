@@ -26,7 +26,7 @@ from serve_app.synthesis.interleave import Interleave
 from serve_app.synthesis.language_stage import LanguageStage
 from serve_app.synthesis.leading_silence import LeadingSilence
 from serve_app.synthesis.networks import Networks
-from serve_app.synthesis.render_stage import FlowPrefixCache, RenderStage
+from serve_app.synthesis.render_stage import FlowPrefixCache, RenderStage, first_hop_tokens
 from serve_app.synthesis.sampling import Sampler, utterance_seed
 from serve_app.synthesis.scheduler import Batch, Limits, Playback, Progress, Scheduler, Work
 from serve_app.synthesis.second_try import SecondTry
@@ -107,7 +107,10 @@ class StreamingEngine:
         self._language = LanguageStage(
             networks.language_model, networks.cache, Sampler(dims.sampling), self._lengths, networks.graphs
         )
-        self.prefixes = FlowPrefixCache(networks.flow, config.flow_cache_mib * 2**20, config.first_hop_tokens)
+        first_hop = config.first_hop_tokens or first_hop_tokens(
+            networks.vocoder, dims.flow.token_mel_ratio, config.first_lookahead_frames
+        )
+        self.prefixes = FlowPrefixCache(networks.flow, config.flow_cache_mib * 2**20, first_hop)
         self._render = RenderStage(networks.flow, networks.vocoder, self.prefixes, config.first_lookahead_frames)
         self._admission = Admission(config, self._language, self._render, networks.stream_bytes)
         self._delivery = Delivery(clock, hold_first_sound=config.hold_first_sound)
@@ -126,8 +129,8 @@ class StreamingEngine:
     def adjust(self, settings: LiveSynthesisConfig) -> None:
         config = self._config
         limits = Limits(prefill_chunk=config.prefill_chunk, render=config.render_batch, max_lead_s=settings.max_lead_s)
-        self._scheduler = Scheduler(limits)
         self._admission.adjust(settings, limits)
+        self._scheduler = Scheduler(limits, self._admission.capacity.round_s)
 
     def wait_s(self) -> float | None:
         waits = (self._delivery.wait_s(self._streams.values()), self._scheduler.wait_s(self._progress(), self._clock()))

@@ -11,7 +11,7 @@ text is still being written waits for it without a place in any order.
 
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -106,7 +106,7 @@ class Limits:
     prefill_chunk: positions read at once; while a piece is read everybody else waits.
     render: on a CPU rendering two streams together takes twice as long, so an urgent one would wait for the other.
     token_lead: how far the language model may run ahead of the renderer.
-    urgent_s: a listener with less audio than this in hand is about to run dry.
+    urgent_s: a listener with less audio than this in hand is about to run dry, however few there are.
     max_lead_s: a listener with more audio than this in hand waits, and costs nothing.
     """
 
@@ -125,11 +125,17 @@ class Limits:
 class Scheduler:
     """Orders the work of the open streams."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, round_s: Callable[[int], float] = lambda listeners: 0.0) -> None:
+        """round_s: seconds in which each of so many listeners gets the next second of sound. Whoever has less in hand
+        than that comes before newcomers: if all were let down to `urgent_s`, they would be in a hurry together.
+        """
         self._limits = limits
+        self._round_s = round_s
 
-    def urgency(self, progress: Progress, now_s: float) -> tuple[int, bool, float, int]:
+    def urgency(self, progress: Progress, now_s: float, urgent_s: float) -> tuple[int, bool, float, int]:
         """Sort key, smallest first: class of urgency, deadline, order of utterances.
+
+        urgent_s: who listens and has less than this in hand is about to run dry.
 
         Among those who wait for their first sound prompts are taken in first, so that their first tokens are decoded
         together; serving them one after another would cost each of them the decode steps of all before it.
@@ -138,19 +144,21 @@ class Scheduler:
         dry_at_s = playback.dry_at_s()
         if playback.started_at_s is None:
             return (_FIRST_SOUND, progress.needs() is Work.DECODE, dry_at_s, progress.utterance)
-        urgent = dry_at_s - now_s < self._limits.urgent_s
+        urgent = dry_at_s - now_s < urgent_s
         return (_ABOUT_TO_RUN_DRY if urgent else _CAN_WAIT, False, dry_at_s, progress.utterance)
 
     def next_batch(self, streams: Iterable[Progress], now_s: float) -> Batch | None:
         """The next batch to run, or None when no stream can go on or every listener has plenty."""
-        waiting = (progress for progress in streams if self._pause_s(progress, now_s) <= 0)
-        ordered = sorted(waiting, key=lambda progress: self.urgency(progress, now_s))
+        waiting = [progress for progress in streams if self._pause_s(progress, now_s) <= 0]
+        listeners = {id(progress.playback) for progress in waiting if progress.playback.started_at_s is not None}
+        urgent_s = max(self._limits.urgent_s, self._round_s(len(listeners)))
+        ordered = sorted(waiting, key=lambda progress: self.urgency(progress, now_s, urgent_s))
         if not ordered:
             return None
         work = ordered[0].needs()
         assert work is not None
         joining = self._joining(ordered, work)
-        if work is Work.RENDER and self.urgency(ordered[0], now_s)[0] == _CAN_WAIT:
+        if work is Work.RENDER and self.urgency(ordered[0], now_s, urgent_s)[0] == _CAN_WAIT:
             # Nobody is in a hurry: let more chunks become ready, so that they are rendered together.
             decoding = self._joining(ordered, Work.DECODE)
             if decoding and len(joining) < self._limits.render:

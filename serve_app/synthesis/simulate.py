@@ -142,7 +142,8 @@ class Workload:
 
 def simulate(costs: StepCosts, limits: Limits, replicas: int, workload: Workload, max_load: float) -> dict[str, object]:
     """Figures of one run: each request goes to the less loaded of two replicas drawn at random."""
-    fleet = [Replica(Scheduler(limits), Capacity(costs, limits, max_load), costs) for _ in range(replicas)]
+    capacity = Capacity(costs, limits, max_load)
+    fleet = [Replica(Scheduler(limits, capacity.round_s), capacity, costs) for _ in range(replicas)]
     random = np.random.default_rng(workload.seed + 1)
     ended: list[VirtualStream] = []
     refused, last_arrival_s = 0, 0.0

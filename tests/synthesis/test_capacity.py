@@ -31,6 +31,13 @@ def test_load_is_what_a_second_of_playback_costs() -> None:
     assert capacity.load(8) == pytest.approx(25 * 0.008 + 8 * 0.05 + 8 * 0.1 / 5)
 
 
+def test_a_round_is_the_next_second_for_everybody_unless_that_takes_longer_than_it() -> None:
+    capacity = Capacity(measured(prefill={1: 0.1}, decode={1: 0.004, 8: 0.008}, render={1: 0.05}), Limits(render=1))
+    assert capacity.round_s(0) == 0.0
+    assert capacity.round_s(8) == pytest.approx(25 * 0.008 + 8 * 0.05)
+    assert capacity.round_s(20) == 0.0, "nobody can be kept in sound: newcomers take their turn"
+
+
 def test_listeners_beyond_the_largest_batch_take_turns() -> None:
     capacity = Capacity(measured(decode={4: 0.01}, render={2: 0.02}), Limits(decode=4, render=2))
     assert capacity.load(8) == pytest.approx(25 * 0.01 * 2 + 0.02 * 4)

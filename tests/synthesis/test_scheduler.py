@@ -36,10 +36,18 @@ def test_a_new_stream_is_prefilled_then_decoded_then_rendered() -> None:
 def test_who_runs_dry_comes_before_who_has_heard_nothing_before_who_has_plenty() -> None:
     dry, fresh, rich = playing(1, 0.2), silent(2, 0.0, unread=0, tokens_needed=0), playing(3, 9.0)
     scheduler = Scheduler(Limits(urgent_s=0.3))
-    ordered = sorted([rich, fresh, dry], key=lambda p: scheduler.urgency(p, now_s=0.0))
+    ordered = sorted([rich, fresh, dry], key=lambda p: scheduler.urgency(p, now_s=0.0, urgent_s=0.3))
     assert [p.stream_id for p in ordered] == [1, 2, 3]
     batch = scheduler.next_batch([rich, fresh, dry], 0.0)
     assert batch is not None and batch.work is Work.DECODE and batch.stream_ids[0] == 1
+
+
+def test_listeners_whose_round_takes_longer_than_they_have_in_hand_come_before_a_newcomer() -> None:
+    listeners, newcomer = [playing(number, 0.7) for number in range(4)], silent(9, 0.0)
+    calm = Scheduler(Limits(), lambda listeners: 0.15 * listeners).next_batch([*listeners, newcomer], 0.0)
+    assert calm is not None and calm.stream_ids[0] == 9, "0.6 s for all of them: they can wait"
+    busy = Scheduler(Limits(), lambda listeners: 0.2 * listeners).next_batch([*listeners, newcomer], 0.0)
+    assert busy is not None and 9 not in busy.stream_ids, "0.8 s: the last of them would run dry"
 
 
 def test_first_chunks_are_served_in_order_of_arrival() -> None:
