@@ -19,8 +19,7 @@ from serve_app.model import flow_encoder, flow_estimator
 from serve_app.model.dims import FlowDims
 from serve_app.model.flow_encoder import EncoderState, FlowEncoder
 from serve_app.model.flow_estimator import ChunkRun, Estimator, EstimatorState
-from serve_app.model.layers import Projection
-from serve_app.model.transformer import frozen
+from serve_app.model.layers import Projection, frozen
 
 MAX_FRAMES = 15_000
 """Upstream draws its noise once, for 300 s: prompt and speech together cannot be longer."""

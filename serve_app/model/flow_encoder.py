@@ -11,10 +11,18 @@ from torch.nn import functional as F
 
 from serve_app.model import relative_attention
 from serve_app.model.dims import FlowDims
-from serve_app.model.layers import CausalConv, Context, ContextShape, Norm, Projection, gather_tails, scatter_tails
+from serve_app.model.layers import (
+    CausalConv,
+    Context,
+    ContextShape,
+    Norm,
+    Projection,
+    frozen,
+    gather_tails,
+    scatter_tails,
+)
 from serve_app.model.past import Past, RaggedPast
 from serve_app.model.relative_attention import RelativeLayer
-from serve_app.model.transformer import frozen
 
 _NORM_EPS = 1e-5
 _LOOKAHEAD_SLOPE = 0.01

@@ -21,12 +21,12 @@ from serve_app.model.layers import (
     ContextShape,
     Norm,
     Projection,
+    frozen,
     gather_tails,
     mish,
     scatter_tails,
 )
 from serve_app.model.past import Past, RaggedPast
-from serve_app.model.transformer import frozen
 
 _KERNEL = 3
 _FF_FACTOR = 4

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from serve_app.model.language_model import LanguageModel
+from serve_app.model.layers import Projection
 
 _LINEARS = ("qkv", "out", "gate_up", "down")
 _LARGEST = 127
@@ -26,9 +27,9 @@ def rounded(rows: Tensor) -> tuple[Tensor, Tensor]:
 class Int8Linear(nn.Module):
     """A linear layer with weights in 8 bits; float32 in and out."""
 
-    def __init__(self, linear: nn.Linear) -> None:
+    def __init__(self, linear: Projection) -> None:
         super().__init__()
-        weight, scales = rounded(linear.weight.detach())
+        weight, scales = rounded(linear.weight.detach().t())
         self._weight = weight.t().contiguous()
         self._scales = scales.t().contiguous()
         self._bias = None if linear.bias is None else linear.bias.detach()
@@ -45,5 +46,5 @@ def use_int8(model: LanguageModel) -> None:
     for layer in model.layers:
         for name in _LINEARS:
             linear = getattr(layer, name)
-            assert isinstance(linear, nn.Linear)
+            assert isinstance(linear, Projection)
             setattr(layer, name, Int8Linear(linear))

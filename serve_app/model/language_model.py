@@ -8,7 +8,8 @@ from torch.nn import functional as F
 
 from serve_app.model.dims import LanguageModelDims
 from serve_app.model.kv_cache import KVCache
-from serve_app.model.transformer import DecoderLayer, Reading, Rotary, RowReading, SpanReading, frozen
+from serve_app.model.layers import frozen
+from serve_app.model.transformer import DecoderLayer, Reading, Rotary, RowReading, SpanReading
 
 BACKBONE = "llm.model.model."
 """Where the names of Qwen2's own tensors start."""
@@ -111,10 +112,12 @@ class LanguageModel(nn.Module):
         mask = torch.arange(position + count, device=embeddings.device) <= places[:, None]
         rotary = self._rotary(places)
         x = embeddings
-        for layer, keys, values in zip(self.layers, cache.keys, cache.values, strict=True):
+        for index, (layer, keys, values) in enumerate(zip(self.layers, cache.keys, cache.values, strict=True)):
             assert isinstance(layer, DecoderLayer)
-            x = layer.prefill(x, rotary, mask, keys[slot], values[slot], position)
-        return self._logits(x[-1:])[0]
+            # Of the last layer all keys and values are needed, but only one output.
+            num_wanted = 1 if index == len(self.layers) - 1 else count
+            x = layer.prefill(x, rotary, mask, keys[slot], values[slot], position, num_wanted)
+        return self._logits(x)[0]
 
     @torch.inference_mode()
     def decode(self, speech_ids: Tensor, cache: KVCache, slots: Tensor, positions: Tensor) -> Tensor:

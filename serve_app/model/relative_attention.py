@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from serve_app.model.layers import Norm, Projection
+from serve_app.model.layers import Norm, Projection, frozen
 from serve_app.model.past import Past
-from serve_app.model.transformer import frozen
 
 _NORM_EPS = 1e-12
 _FIRST_TABLE = 512

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from serve_app.model.dims import LanguageModelDims
+from serve_app.model.layers import Projection, frozen
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,26 +94,36 @@ class DecoderLayer(nn.Module):
         self._dims = dims
         attention, mlp = f"{prefix}self_attn.", f"{prefix}mlp."
         # Three projections of the same input are one matrix product, and so are gate and up.
-        self.qkv = _linear(
+        self.qkv = Projection(
             torch.cat([tensors[f"{attention}{name}_proj.weight"] for name in "qkv"]),
             torch.cat([tensors[f"{attention}{name}_proj.bias"] for name in "qkv"]),
         )
-        self.out = _linear(tensors[f"{attention}o_proj.weight"])
-        self.gate_up = _linear(torch.cat([tensors[f"{mlp}{name}_proj.weight"] for name in ("gate", "up")]))
-        self.down = _linear(tensors[f"{mlp}down_proj.weight"])
+        self.out = Projection(tensors[f"{attention}o_proj.weight"])
+        self.gate_up = Projection(torch.cat([tensors[f"{mlp}{name}_proj.weight"] for name in ("gate", "up")]))
+        self.down = Projection(tensors[f"{mlp}down_proj.weight"])
         self.attention_norm = frozen(tensors[f"{prefix}input_layernorm.weight"])
         self.mlp_norm = frozen(tensors[f"{prefix}post_attention_layernorm.weight"])
 
-    def prefill(self, x: Tensor, rotary: Rotary, mask: Tensor, keys: Tensor, values: Tensor, position: int) -> Tensor:
-        """S new positions of one stream.
+    def prefill(
+        self,
+        x: Tensor,
+        rotary: Rotary,
+        mask: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        position: int,
+        num_wanted: int,
+    ) -> Tensor:
+        """S new positions of one stream, of which the last W = num_wanted are needed behind this layer.
 
-        x: [S, hidden]; mask: [S, position + S], True where a query may look.
+        x: [S, hidden]; mask: [S, position + S], True where a query may look -> [W, hidden].
         keys, values: [kv_heads, >= position + S, head_dim], this layer's slot; the new positions are written.
         """
         end = position + len(x)
         query, key, value = self._project(x, rotary)
         keys[:, position:end] = key.transpose(0, 1)
         values[:, position:end] = value.transpose(0, 1)
+        x, query, mask = x[-num_wanted:], query[-num_wanted:], mask[-num_wanted:]
         # [S, kv_heads * group, d] -> [kv_heads, group, S, d]: a group of query heads shares a key/value head.
         group = self._dims.query_heads // self._dims.kv_heads
         grouped = query.transpose(0, 1).reshape(self._dims.kv_heads, group, len(x), -1)
@@ -151,17 +162,3 @@ class DecoderLayer(nn.Module):
         normed = F.rms_norm(x, (self._dims.hidden,), self.mlp_norm, self._dims.rms_eps)
         gate, up = self.gate_up(normed).chunk(2, dim=-1)
         return torch.add(x, self.down(F.silu(gate) * up))
-
-
-def frozen(tensor: Tensor) -> nn.Parameter:
-    """A weight that is never trained."""
-    return nn.Parameter(tensor, requires_grad=False)
-
-
-def _linear(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
-    """weight: [out, in]; bias: [out]. The given memory becomes the layer's."""
-    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
-    layer.weight = frozen(weight)
-    if bias is not None:
-        layer.bias = frozen(bias)
-    return layer

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from serve_app.model.dims import VocoderDims
-from serve_app.model.transformer import frozen
+from serve_app.model.layers import frozen
 
 _EDGE_KERNEL = 7
 _POST_SLOPE = 0.01

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from serve_app.model.dims import VocoderDims
-from serve_app.model.layers import CausalConv, Projection
-from serve_app.model.transformer import frozen
+from serve_app.model.layers import CausalConv, Projection, frozen
 
 _NUM_CONVS = 5
 _KERNEL = 3

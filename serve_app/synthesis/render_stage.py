@@ -18,6 +18,19 @@ MIN_PROMPT_TOKENS = 50
 """A prompt is not cut below two seconds: the voice would suffer."""
 
 
+FIRST_SOUND_TOKENS = 4
+"""Of a first sound, 160 ms: about the time in which a busy engine makes the next one."""
+
+
+def first_hop_tokens(vocoder: Vocoder, token_mel_ratio: int, lookahead_frames: int | None) -> int:
+    """The shortest first hop that brings a sound: what the vocoder holds back, and the sound.
+
+    lookahead_frames: held back at the first output, if not as many as usual.
+    """
+    held_back = vocoder.lookahead_frames if lookahead_frames is None else lookahead_frames
+    return -(-held_back // token_mel_ratio) + FIRST_SOUND_TOKENS
+
+
 def cut_tokens(num_tokens: int, chunk_tokens: int, first_hop_tokens: int) -> int:
     """How many tokens to drop from the start of a prompt so that its end lies `first_hop_tokens` before a chunk border.
 
@@ -37,7 +50,7 @@ class FlowPrefixCache:
     def __init__(self, flow: Flow, max_bytes: int, first_hop_tokens: int) -> None:
         self._flow = flow
         self._max_bytes = max_bytes
-        self._first_hop_tokens = first_hop_tokens
+        self.first_hop_tokens = first_hop_tokens
         self._states: OrderedDict[str, FlowState] = OrderedDict()
         self.hits = 0
         self.misses = 0
@@ -48,7 +61,7 @@ class FlowPrefixCache:
         It is behind the voice's whole prompt chunks if the voice is known, else at the prompt's start.
         """
         dims = self._flow.dims
-        cut = cut_tokens(len(voice.speech_ids), dims.chunk_tokens, self._first_hop_tokens)
+        cut = cut_tokens(len(voice.speech_ids), dims.chunk_tokens, self.first_hop_tokens)
         prompt_ids = torch.from_numpy(voice.speech_ids[cut:].astype(np.int64))
         known = self._states.get(voice.key)
         if known is not None:

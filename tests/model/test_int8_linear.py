@@ -1,17 +1,17 @@
 """8-bit linear layers: near the exact ones, and a row's numbers never depend on its company."""
 
 import torch
-from torch import nn
 
 from serve_app.model.checkpoint import Checkpoint
 from serve_app.model.int8_linear import Int8Linear, use_int8
 from serve_app.model.kv_cache import KVCache
 from serve_app.model.language_model import LanguageModel
+from serve_app.model.layers import Projection
 
 
 def test_it_is_near_the_exact_layer() -> None:
     torch.manual_seed(0)
-    linear = nn.Linear(896, 1152)
+    linear = Projection(torch.randn(1152, 896), torch.randn(1152))
     x = torch.randn(8, 896)
     with torch.inference_mode():
         exact, eight_bits = linear(x), Int8Linear(linear)(x)
@@ -20,7 +20,7 @@ def test_it_is_near_the_exact_layer() -> None:
 
 def test_a_row_is_the_same_in_any_company_to_the_last_bit() -> None:
     torch.manual_seed(0)
-    linear = Int8Linear(nn.Linear(896, 300))
+    linear = Int8Linear(Projection(torch.randn(300, 896), torch.randn(300)))
     x = torch.randn(16, 896) * torch.logspace(-3, 3, 16)[:, None]
     with torch.inference_mode():
         together = linear(x)

@@ -27,7 +27,9 @@ def upstream(toy_checkpoint: Path) -> Upstream:
 
 
 @torch.inference_mode()
-def spoken_whole(upstream: Upstream, checkpoint: Checkpoint, stream: SpeechStream) -> Float32Array:
+def spoken_whole(
+    upstream: Upstream, checkpoint: Checkpoint, stream: SpeechStream, first_hop_tokens: int
+) -> Float32Array:
     """Prompt and all tokens through the flow, whose mel must be upstream's of one call; then one run of the vocoder.
 
     The vocoder gets our mel of the two, since it adds up pitch over the whole utterance, and float noise with it: the
@@ -35,7 +37,7 @@ def spoken_whole(upstream: Upstream, checkpoint: Checkpoint, stream: SpeechStrea
     the samples by 1e-3. With one pitch for both mels the samples differ by 3e-7.
     """
     voice, dims = stream.voice, checkpoint.dims
-    cut = cut_tokens(len(voice.speech_ids), dims.flow.chunk_tokens, CONFIG.first_hop_tokens)
+    cut = cut_tokens(len(voice.speech_ids), dims.flow.chunk_tokens, first_hop_tokens)
     prompt = torch.from_numpy(voice.speech_ids[cut:].astype(np.int64))
     prompt_mel = torch.from_numpy(voice.mel[dims.flow.token_mel_ratio * cut :])
     theirs, _ = upstream.flow.inference(
@@ -76,7 +78,7 @@ def test_streamed_is_whole_at_every_edge_and_at_both_ends(
     stream = engine._streams[0]
     spoken = run(engine)[0]
     assert len(stream.tokens) == 9 * num_text
-    whole = spoken_whole(upstream, checkpoint, stream)
+    whole = spoken_whole(upstream, checkpoint, stream, engine.prefixes.first_hop_tokens)
     assert len(spoken.samples) == len(whole)
     deviation = np.abs(spoken.samples - whole)
     millisecond = SAMPLE_RATE_HZ // 1000
