@@ -199,12 +199,13 @@ def run_leaving(checkpoint: Path, number: int, table: Table) -> None:
         time.sleep(5)
         for seed, way in enumerate(WAYS):
             before = holdings(root)
-            heard = asyncio.run(leave_often(service.url, way, number // len(WAYS), 100 + seed))
+            leaving = number // len(WAYS) + (seed < number % len(WAYS))
+            heard = asyncio.run(leave_often(service.url, way, leaving, 100 + seed))
             left_open = service.num_open_streams()  # raises if a slot is lost
             table.require(left_open == 0, f"{way}: no stream is left open")
             more = asyncio.run(until_back(root, before))
             table.require(not more, f"{way}: nothing is left: {more}")
-            table.add(way, number // len(WAYS), heard, left_open, "all back (check_engine)", more or "none")
+            table.add(way, leaving, heard, left_open, "all back (check_engine)", more or "none")
     table.remarks.append(f"Threads: up to {POOLED_THREADS} more in a process are those of its pools.")
     with running(checkpoint=checkpoint, synthesis={"max_streams": 1}) as service:
         asyncio.run(until_served(service.url, time.monotonic()))
