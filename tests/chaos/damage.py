@@ -95,16 +95,16 @@ ALL = (
         ),
     ),
     Damage(
-        "the wall clock jumps",
+        "the wall clock jumps; the machine stands still (a saved virtual machine, a laptop asleep)",
         "nothing",
-        "deadlines, pacing and watchdogs use the monotonic clock",
-        ("tests/chaos/test_clocks.py",),
+        "deadlines, pacing and watchdogs use the monotonic clock; a jump of that is no step that hangs",
+        ("tests/chaos/test_clocks.py", "tests/synthesis/test_watchdog.py"),
     ),
     Damage(
         "the engine: exception in a stream, in a batch, no memory, a step that hangs",
         "the streams of that batch; all of a replica that must be replaced",
         "the table of faults has the same through HTTP",
-        ("tests/synthesis/test_engine_faults.py", "tests/synthesis/test_watchdog.py"),
+        ("tests/synthesis/test_engine_faults.py", "tests/synthesis/test_engine_thread.py"),
     ),
     Damage(
         "an open port, keys in logs, foreign pages, another's voices",

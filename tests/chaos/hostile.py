@@ -29,6 +29,7 @@ from tests.chaos.hostile_text import nasty_name, nasty_ssml, nasty_text, nasty_y
 from tests.chaos.listeners import until_served
 from tests.chaos.results import Table
 from tests.chaos.target import running
+from tests.preprocess.bombs import matroska_with_packed_track, mp3_with_packed_tag, wav_with_packed_tag
 
 BAD = ("5xx", "hang", "leak", "crash", "escaped")
 MAX_REAL = 150
@@ -140,6 +141,9 @@ def bombs() -> list[tuple[str, bytes]]:
         ("xml bomb", b'<?xml version="1.0"?><!DOCTYPE l [<!ENTITY a "lol"><!ENTITY b "&a;&a;&a;">]><l>&b;</l>'),
         ("zip", b"PK\x03\x04" + bytes(1000)),
         ("gzip", b"\x1f\x8b\x08" + bytes(1000)),
+        ("mp3 whose tag unpacks to 268 MB", mp3_with_packed_tag(1)),
+        ("wav whose tag unpacks to 268 MB", wav_with_packed_tag()),
+        ("matroska whose second track unpacks to 180 MB", matroska_with_packed_track(20)),
         ("svg", b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>'),
     ]
 
