@@ -76,6 +76,8 @@ export const CHINESE = {
   "number.bytes.help": "通过网络收到的声音字节数。",
   "unit.ms": "{n} 毫秒",
   "unit.s": "{n} 秒",
+  "unit.db": "{n} dB",
+  "unit.hz": "{n} Hz",
   "unit.kb": "{n} kB",
   "unit.mb": "{n} MB",
 

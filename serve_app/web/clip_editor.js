@@ -70,8 +70,8 @@ export class ClipEditor extends EventTarget {
       this.denoise.input,
       element("p", { class: "hint" }, say("clip.denoise.hint")),
       this.comparison.root,
-      this.keeping(),
       this.report,
+      this.keeping(),
     );
   }
 
@@ -204,6 +204,8 @@ export class ClipEditor extends EventTarget {
       const voice = await (await request("v1/audio/voices", { method: "POST", body })).json();
       this.say(say("keep.done", { name: voice.name }));
       this.report.replaceChildren(qualityReport(voice.quality ?? {}));
+      // the report may have pushed it out of sight
+      this.state.scrollIntoView({ block: "nearest" });
       this.dispatchEvent(new CustomEvent("kept", { detail: voice }));
     } catch (error) {
       if (!(error instanceof Fault)) throw error;

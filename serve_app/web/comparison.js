@@ -70,10 +70,11 @@ export class Comparison extends EventTarget {
     if (this.playing === denoise) {
       this.wanted = "";
       this.player.stop();
-    } else {
+    } else if (this.sounds[denoise]) {
+      this.play(denoise);
+    } else if (this.wanted !== denoise) {
       this.wanted = denoise;
-      if (this.sounds[denoise]) this.play(denoise);
-      else this.fetch(denoise);
+      this.fetch(denoise);
     }
   }
 
@@ -101,6 +102,7 @@ export class Comparison extends EventTarget {
     } catch (error) {
       if (signal.aborted) return;
       if (!(error instanceof Fault)) throw error;
+      if (this.wanted === denoise) this.wanted = "";
       const cannot = error.status === 404 || error.status === 405;
       this.say(cannot ? say("clip.compare.unsupported") : faultInWords(error), true);
     }

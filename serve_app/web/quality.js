@@ -3,7 +3,7 @@
 import { element } from "./dom.js";
 import { say } from "./language.js";
 
-const UNITS = { s: "s", ms: "ms", db: "dB", hz: "Hz" };
+const UNITS = { s: "unit.s", ms: "unit.ms", db: "unit.db", hz: "unit.hz" };
 const KNOWN = {
   duration_s: "quality.duration_s",
   used_s: "quality.used_s",
@@ -44,7 +44,7 @@ function fact(name, value) {
   if (kind === "share") return { title, text: `${(100 * value).toFixed(2)} %` };
   const unit = UNITS[kind];
   const text = String(Math.round(value * 100) / 100);
-  return { title, text: unit ? `${text} ${unit}` : text };
+  return { title, text: unit ? say(unit, { n: text }) : text };
 }
 
 /** A warning is a sentence, or an object that has one. */

@@ -1,37 +1,16 @@
 """For everybody: axe-core, 360 px, two languages, light and dark, the keyboard, a lost connection, no jumps."""
 
-from importlib.resources import files
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, Page
+from playwright.async_api import Browser
 
 from tests.api.live import listening
+from tests.web.accessible import assert_accessible, assert_fits
 from tests.web.conftest import Studio, new_context, open_studio
 from tests.web.server import StudioServer, clip_file, noise
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
-
-AXE = files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
-
-
-async def assert_accessible(page: Page) -> None:
-    if not await page.evaluate("typeof axe !== 'undefined'"):
-        await page.evaluate(AXE)
-    found: dict[str, Any] = await page.evaluate("axe.run({ resultTypes: ['violations'] })")
-    serious = [
-        (fault["id"], [node["target"] for node in fault["nodes"]])
-        for fault in found["violations"]
-        if fault["impact"] in ("serious", "critical")
-    ]
-    assert serious == []
-    assert found["passes"], "axe looked at something"
-
-
-async def assert_fits(page: Page) -> None:
-    sizes = await page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
-    assert sizes[0] <= sizes[1], "no sideways scrolling"
-
 
 LOOKS: list[dict[str, Any]] = [
     {"color_scheme": "light"},
@@ -122,7 +101,7 @@ async def test_the_tabs_are_worked_by_arrows_and_the_status_view_refreshes(
     await page.focus("#tab-write")
     await page.keyboard.press("ArrowLeft")
     assert await page.evaluate("document.activeElement.id") == "tab-status"
-    await page.wait_for_selector("#status-tables th:text-is('two') + td:text-is('3 streams · room for 5')")
+    await page.wait_for_selector("#status-tables th:text-is('two') + td:text-is('streams: 3 · room for 5')")
     before = await page.inner_text("#status-updated")
     await studio.until(f"document.querySelector('#status-updated').textContent !== '{before}'")
     await page.keyboard.press("ArrowRight")
