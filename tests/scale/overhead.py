@@ -3,8 +3,10 @@
 The same sentence is spoken by an engine in this process, prepared beforehand, and over HTTP by the service, in turn,
 so that both meet the same machine. First sound, from the call or the request on; the overhead is the difference of
 medians. It holds everything between client and engine: HTTP, proxy, ingress, preparing the text on another replica, and
-the way back. Beside it the CPU time of each stage, what it takes when idle left out: `serve_app.synthesis.sizing` needs
-that of a request in preprocessing, and of a second of sound in proxy and ingress.
+the way back. For one client it is taken apart by the answers' `server-timing`: the service's own engine, preparing, the
+ways between replicas, and that between client and ingress. Beside it the CPU time of each stage, what it takes when idle
+left out: `serve_app.synthesis.sizing` needs that of a request in preprocessing, and of a second of sound in proxy and
+ingress.
 """
 
 import argparse
@@ -16,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from pathlib import Path
@@ -68,6 +71,8 @@ def main() -> None:
         )
         found += json.loads(ended.stdout.splitlines()[-1])
     Console().print(table(found))
+    for each in found[:: len(options.clients)]:
+        print(f"{each['mode']}: first sound of one client, ms, p50 {each['parts_ms']}")
     for each in found[:: len(options.clients)]:
         print(f"{each['mode']}: CPU ms for a request {each['cpu_ms_per_request']}")
         print(f"{each['mode']}: CPU ms for a second of sound {each['cpu_ms_per_s_of_sound']}")
@@ -149,7 +154,9 @@ async def compare(
             found.append({"mode": mode, "clients": number, **figures})
         lasted_s = time.monotonic() - began_s
         used_s = {stage: cpu_s - before[stage] - lasted_s * idle_rate[stage] for stage, cpu_s in stage_cpu_s().items()}
+        parts_ms = await asyncio.to_thread(parts, target, num_requests)
         for each in found:
+            each["parts_ms"] = parts_ms
             each["cpu_ms_per_request"] = {s: round(1000 * used_s[s] / len(spoken_s), 1) for s in sorted(used_s)}
             each["cpu_ms_per_s_of_sound"] = {s: round(1000 * used_s[s] / sum(spoken_s), 1) for s in sorted(used_s)}
     return found
@@ -162,6 +169,24 @@ async def rounds(ways: Sequence[Callable[[], Awaitable[float]]], at_once: int, n
         for way, times in zip(ways, times_s, strict=True):
             times.extend(await asyncio.gather(*(way() for _ in range(at_once))))
     return times_s
+
+
+def parts(target: Target, number: int) -> dict[str, float]:
+    """Medians in milliseconds of what a request alone waits for until its first sound, one after the other."""
+    request = urllib.request.Request(target.endpoint, target.body(TEXT), target.headers())
+    found: dict[str, list[float]] = {}
+    for _ in range(number):
+        started_s = time.monotonic()
+        with urllib.request.urlopen(request, timeout=60) as reply:
+            reply.read(1)
+            total_ms = 1000 * (time.monotonic() - started_s)
+            stages = dict(part.split(";dur=") for part in reply.headers["server-timing"].split(", "))
+            reply.read()
+        in_service_ms = {name: float(duration_ms) for name, duration_ms in stages.items()}
+        outside_ms = total_ms - sum(in_service_ms.values())
+        for name, value in {**in_service_ms, "client_to_ingress_and_back": outside_ms, "whole": total_ms}.items():
+            found.setdefault(name, []).append(value)
+    return {name: round(statistics.median(values), 1) for name, values in found.items()}
 
 
 def stage_cpu_s() -> dict[str, float]:

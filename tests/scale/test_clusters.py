@@ -1,6 +1,6 @@
 """What the programs of this folder must find, each in a process of its own: Ray reads its environment once.
 
-Several minutes, so it is run by name: `pytest tests/scale/check_scale.py`.
+Those marked `scale` take minutes: `make scale` runs them all, `make test` only the others.
 """
 
 import json
@@ -26,6 +26,7 @@ def figures_of(program: str) -> dict[str, Any]:
     return figures
 
 
+@pytest.mark.scale
 def test_a_node_that_goes_away_breaks_its_streams_and_nothing_else() -> None:
     figures = figures_of("two_nodes")
     assert figures["on_both_nodes"]
@@ -35,13 +36,15 @@ def test_a_node_that_goes_away_breaks_its_streams_and_nothing_else() -> None:
     assert figures["voice_is_listed"] and figures["voice_speaks"]
 
 
-def test_replicas_come_before_listeners_starve_and_leave_after_them() -> None:
+@pytest.mark.scale
+def test_three_synthesis_replicas_run_for_eight_listeners_and_one_after_they_left() -> None:
     figures = figures_of("growth")
     assert figures["statuses"] == [200] * len(figures["statuses"]) and figures["problems"] == []
     assert figures["most_replicas"] == 3
     assert "back_to_one_s" in figures
 
 
+@pytest.mark.scale
 def test_streams_in_flight_end_whole_whatever_changes() -> None:
     figures = figures_of("updates")
     whole = figures["whole_bytes"]
@@ -60,6 +63,7 @@ def test_fractions_of_a_gpu_add_up_and_one_too_many_waits_without_harm() -> None
     assert set(figures["answers_while_one_waits"]) == {"200"}
 
 
+@pytest.mark.scale
 def test_the_cluster_file_needs_no_edit_but_the_path_of_the_model() -> None:
     figures = figures_of("shipped")
     assert figures["nodes"]["Ingress"] == figures["nodes"]["Preprocess"] == 2, "on both nodes"
