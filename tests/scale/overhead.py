@@ -4,8 +4,8 @@ The same sentence is spoken by an engine in this process, prepared beforehand, a
 so that both meet the same machine. First sound, from the call or the request on; the overhead is the difference of
 medians. It holds everything between client and engine: HTTP, proxy, ingress, preparing the text on another replica, and
 the way back. For one client it is taken apart by the answers' `server-timing`: the service's own engine, preparing, the
-ways between replicas, and that between client and ingress. Beside it the CPU time of each stage, what it takes when idle
-left out: `serve_app.synthesis.sizing` needs that of a request in preprocessing, and of a second of sound in proxy and
+ways between replicas, and those between client and ingress. Beside it the CPU time of each stage, less what it takes
+when idle: `serve_app.synthesis.sizing` needs that of a request in preprocessing, and of a second of sound in proxy and
 ingress.
 """
 
