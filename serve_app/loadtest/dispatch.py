@@ -9,7 +9,7 @@ from rich.text import Text
 
 from serve_app.loadtest import article
 from serve_app.loadtest.driver import ClosedLoop, Load, OpenLoop
-from serve_app.loadtest.faults import LoadTestError
+from serve_app.loadtest.faults import LoadTestError, NothingDue
 from serve_app.loadtest.goals import Goal, missed_goals, parse_goals
 from serve_app.loadtest.options import MAX_CLIENTS, Options
 from serve_app.loadtest.plots import require_matplotlib, write_plots
@@ -72,7 +72,13 @@ async def search(session: Session, options: Options, goals: tuple[Goal, ...]) ->
 
     async def holds(level: float) -> bool | None:
         varied = {"clients": int(level)} if options.rate is None else {"rate": level}
-        runs[level] = run = await session.run(load_of(replace(options, search=False, **varied)))
+        try:
+            load = load_of(replace(options, search=False, **varied))
+        except NothingDue:
+            if not runs:
+                raise
+            return None  # a rate so low cannot be tried in that time
+        runs[level] = run = await session.run(load)
         if run.interrupted:
             return None
         missed = missed_goals(goals, run.summary)
@@ -113,7 +119,7 @@ def load_of(options: Options) -> Load:
         arrivals = poisson(options.rate, max_seconds, max_requests, seed)
         pattern = f"Poisson, {options.rate:.4g} requests/s"
     if not arrivals:
-        raise LoadTestError(f"no request is due within {max_seconds:g} s at that rate; give more --seconds")
+        raise NothingDue(f"no request is due within {max_seconds:g} s at that rate; give more --seconds")
     return OpenLoop(arrivals, pattern)
 
 

@@ -2,6 +2,7 @@
 
 LoadTestError           the test cannot run as it was asked for
 +-- GoalError           a goal that cannot be read
++-- NothingDue          not one request would be sent in the time that is given
 +-- BadAudio            an answer of status 200 whose body is not the sound that was asked for
 """
 
@@ -16,3 +17,7 @@ class GoalError(LoadTestError):
 
 class BadAudio(LoadTestError):
     """An answer of status 200 whose body is not the sound that was asked for."""
+
+
+class NothingDue(LoadTestError):
+    """Not one request would be sent in the time that is given."""

@@ -109,6 +109,17 @@ def test_loads_searches_and_compares(server: Running, tmp_path: Path) -> None:
     assert len(server.app.bodies) == 7 + 2 + 2 + 4 * 6
 
 
+def test_a_search_that_nothing_holds_ends_where_no_request_would_be_due(server: Running) -> None:
+    arguments = ("--rate", "4", "--seconds", "1", "--search", "--goal", "p95 e2e < 1ms")
+    found = invoke_json("loadtest", server.url, *arguments, status=1)
+    search = found["detail"]["search"]
+    assert search["highest"] is None
+    assert [probe["held"] for probe in search["probes"]] == [False] * len(search["probes"])
+    assert search["broke"] == search["probes"][-1]["level"] < 4
+    _, err = invoke("loadtest", server.url, "--rate", "0.001", *arguments[2:], status=1)
+    assert "no request is due within 1 s" in err
+
+
 def test_the_article_is_reproduced(server: Running) -> None:
     url = server.url
     report = invoke_json("loadtest", url, "--preset", "article", "--requests", "10", "--ref-audio", str(CLIP))
@@ -119,6 +130,8 @@ def test_the_article_is_reproduced(server: Running) -> None:
     assert figures["first_packet_p95_ms"] == report["ttfp_ms"]["p95"]
     assert figures["total_mean_ms"] == report["detail"]["e2e_ms"]["mean"]
     assert figures["two_client_first_packet_mean_ms"] == report["detail"]["two_clients"]["ttfp_ms"]["mean"]
+    two_clients_ms = report["detail"]["two_clients"]["ttfp_ms"]["mean"]
+    assert figures["two_client_ratio"] == two_clients_ms / report["ttfp_ms"]["mean"]
     asked = server.app.bodies
     assert len(asked) == 12
     assert {body["input"] for body in asked} == {"你好，我是你的AI助手"}
