@@ -6,6 +6,7 @@
     python -m tests.scale.logical_gpus     replicas on fractions of a GPU that is only counted
     python -m tests.scale.shipped          configs/cluster.yaml as it is, on two nodes
     python -m tests.scale.overhead         the service against the bare engine, in both proxy modes
+    python -m tests.scale.small_end        listeners that one replica holds, against what its cost table predicts
 
 Each ends in one JSON line.
 """
