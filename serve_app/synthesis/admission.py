@@ -38,10 +38,14 @@ class Admission:
         if self._language.num_free_slots == 0:
             raise Overloaded("every stream of this replica is taken")
         is_new = stream.progress.utterance == 0
-        if is_new and self._max_load is not None and not self.capacity.admits(num_listeners):
+        if is_new and not self.admits(num_listeners):
             raise Overloaded("one more listener would make those that are playing run dry")
         self._take_memory(stream)
         self._language.open(stream)
+
+    def admits(self, num_listeners: int) -> bool:
+        """Whether there is time for one more beside so many, by the costs measured until now."""
+        return self._max_load is None or self.capacity.admits(num_listeners)
 
     def _take_memory(self, stream: SpeechStream) -> None:
         most = self._config.max_positions if stream.interleave is not None else stream.max_tokens

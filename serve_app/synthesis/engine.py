@@ -75,6 +75,12 @@ class Engine(Protocol):
         """Listeners that could still be taken without making others run dry."""
         ...
 
+    def admits(self, num_listeners: int) -> bool:
+        """Whether there is time for one more beside so many. From any thread, also in the middle of a step: who is
+        refused need not wait for its end.
+        """
+        ...
+
     def prefix_counts(self) -> tuple[int, int]:
         """How many utterances found their voice's flow prefix, and for how many it had to be computed."""
         ...
@@ -138,6 +144,9 @@ class StreamingEngine:
 
     def num_spare(self) -> int:
         return self._admission.spare(self.num_listeners)
+
+    def admits(self, num_listeners: int) -> bool:
+        return self._admission.admits(num_listeners)
 
     def prefix_counts(self) -> tuple[int, int]:
         return self.prefixes.hits, self.prefixes.misses

@@ -83,6 +83,10 @@ class EngineLoop:
         """From any thread."""
         self._inbox.put(message)
 
+    def admits(self, num_listeners: int) -> bool:
+        """Whether the engine has time for one more beside so many. From any thread, at once."""
+        return self._engine.admits(num_listeners)
+
     @property
     def busy_since_s(self) -> float | None:
         """When the engine began the step that it is at; None while it waits for messages."""

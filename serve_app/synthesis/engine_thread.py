@@ -74,6 +74,8 @@ class EngineThread:
             raise NotReady("this replica's engine has failed and is being replaced")
         if self._num_streams >= self._max_streams:
             raise Overloaded("every stream of this replica is taken")
+        if not self._loop.admits(self._num_streams):
+            raise Overloaded("one more listener would make those that are playing run dry")
         if speech.fed and speech.request_id in self._fed:
             raise InvalidRequest("a request of that id is being spoken")
         self._num_streams += 1

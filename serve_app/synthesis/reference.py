@@ -92,6 +92,10 @@ class ReferenceEngine:
     def num_spare(self) -> int:
         return self._config.max_streams - len(self._streams)
 
+    def admits(self, num_listeners: int) -> bool:
+        """Only `max_streams` refuses."""
+        return True
+
     def prefix_counts(self) -> tuple[int, int]:
         """Upstream keeps none."""
         return 0, 0

@@ -32,6 +32,7 @@ class CountingEngine:
         self.gate.set()
         self.broken = False
         self.leak = False
+        self.most_listeners = 1_000_000
 
     def wait_s(self) -> float | None:
         return 0.0 if self.streams or any(self.fed.values()) else None
@@ -88,6 +89,9 @@ class CountingEngine:
 
     def num_spare(self) -> int:
         return 7 - len(self.streams)
+
+    def admits(self, num_listeners: int) -> bool:
+        return num_listeners < self.most_listeners
 
     def adjust(self, settings: LiveSynthesisConfig) -> None:
         self.settings = settings
@@ -163,6 +167,20 @@ async def test_one_listener_too_many_is_refused_and_its_place_returns(
         await collect(thread.speak(speech(1)))
     engine.gate.set()
     await asyncio.gather(*waiting)
+    assert await collect(thread.speak(speech(1))) == [(0, 1)]
+
+
+async def test_whom_there_is_no_time_for_is_refused_in_the_middle_of_a_step(
+    thread: EngineThread, engine: CountingEngine
+) -> None:
+    engine.most_listeners = 1
+    engine.gate.clear()
+    waiting = asyncio.ensure_future(collect(thread.speak(speech(1))))
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded, match="run dry"):
+        await collect(thread.speak(speech(1)))
+    engine.gate.set()
+    assert await waiting == [(0, 1)]
     assert await collect(thread.speak(speech(1))) == [(0, 1)]
 
 
