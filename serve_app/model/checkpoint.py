@@ -13,10 +13,9 @@ from torch import Tensor
 from serve_app.model import flow, language_model, vocoder
 from serve_app.model.dims import CheckpointDims
 from serve_app.model.faults import CheckpointFault
-from serve_app.model.read_dims import read_dims
 from serve_app.model.stored_network import StoredNetwork, open_network
 
-__all__ = ["Checkpoint", "CheckpointFault", "load_checkpoint", "read_dims"]
+__all__ = ["Checkpoint", "CheckpointFault", "load_checkpoint"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,6 +37,9 @@ def load_checkpoint(directory: Path) -> Checkpoint:
     Raises CheckpointFault: one for a file that cannot be read, or one that names every missing, extra and misshapen
     tensor of all three networks.
     """
+    # PyYAML is optional for those who make their weights up.
+    from serve_app.model.read_dims import read_dims  # noqa: PLC0415
+
     dims = read_dims(directory)
     llm_pt = open_network(directory, "llm", unused=language_model.UNUSED_TENSORS)
     flow_pt = open_network(directory, "flow")

@@ -13,11 +13,9 @@ from serve_app.model.dims import (
     VocoderDims,
 )
 from serve_app.model.faults import CheckpointFault
+from serve_app.model.file_names import CONFIG_FILE, YAML_FILE
 from serve_app.model.plain_yaml import PlainYaml
 from serve_app.model.rates import FRAMES_PER_TOKEN, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME
-
-YAML_FILE = "cosyvoice2.yaml"
-CONFIG_FILE = "CosyVoice-BlankEN/config.json"
 
 
 def read_dims(directory: Path) -> CheckpointDims:

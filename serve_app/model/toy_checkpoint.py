@@ -12,8 +12,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from serve_app.model import flow, language_model, vocoder
+from serve_app.model.checkpoint import Checkpoint
 from serve_app.model.dims import FlowDims, LanguageModelDims, VocoderDims
-from serve_app.model.read_dims import CONFIG_FILE, YAML_FILE
+from serve_app.model.file_names import CONFIG_FILE, YAML_FILE
 from serve_app.model.toy_recipe import DIMS, Size, config_json, yaml_text
 
 VOICE = "toy"
@@ -48,6 +49,15 @@ def write_networks(directory: Path, size: Size, seed: int = 0) -> None:
     torch.save(hift_tensors(dims.vocoder, draw), directory / "hift.pt")
     speaker = draw.normal((1, dims.flow.speaker_dim))
     torch.save({VOICE: {"embedding": speaker}}, directory / "spk2info.pt")
+
+
+def random_checkpoint(size: Size, seed: int = 0) -> Checkpoint:
+    """The weights of `write_networks`, as they are once loaded, without any file."""
+    dims, draw = DIMS[size], Draw(seed)
+    llm = llm_tensors(dims.language_model, draw)
+    for name in language_model.UNUSED_TENSORS:
+        del llm[name]
+    return Checkpoint(dims, llm, flow_tensors(dims.flow, draw), _vocoder_tensors(dims.vocoder, draw))
 
 
 class Draw:
@@ -93,8 +103,8 @@ def flow_tensors(dims: FlowDims, draw: Draw) -> dict[str, Tensor]:
     return draw.weights(flow.expected_tensors(dims))
 
 
-def hift_tensors(dims: VocoderDims, draw: Draw) -> dict[str, Tensor]:
-    """hift.pt, by upstream's names: weight norm not folded."""
+def _vocoder_tensors(dims: VocoderDims, draw: Draw) -> dict[str, Tensor]:
+    """hift.pt, weight norm folded."""
     tensors = draw.weights(vocoder.expected_tensors(dims))
     for name in tensors:
         if "resblocks." in name and name.endswith(".weight"):
@@ -104,8 +114,13 @@ def hift_tensors(dims: VocoderDims, draw: Draw) -> dict[str, Tensor]:
     # Around 120 Hz, now and then below the 10 Hz that count as voiced.
     tensors["f0_predictor.classifier.weight"] *= 150.0
     tensors["f0_predictor.classifier.bias"][:] = 120.0
+    return tensors
+
+
+def hift_tensors(dims: VocoderDims, draw: Draw) -> dict[str, Tensor]:
+    """hift.pt, by upstream's names: weight norm not folded."""
     split: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
+    for name, tensor in _vocoder_tensors(dims, draw).items():
         if name.endswith(".weight") and not name.startswith(_NOT_WEIGHT_NORMED):
             stem = name.removesuffix("weight") + "parametrizations.weight."
             split[f"{stem}original0"] = tensor.flatten(1).norm(dim=1).reshape(-1, *(1,) * (tensor.ndim - 1))

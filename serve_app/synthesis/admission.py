@@ -1,11 +1,11 @@
 """Whether one more utterance may be opened: room in the model, a free slot, time for everybody's playback, memory."""
 
-from serve_app.config import LiveSynthesisConfig, SynthesisConfig
 from serve_app.errors import InputTooLong, Overloaded
 from serve_app.synthesis.capacity import DEFAULT_MAX_LOAD, Capacity, MemoryBudget, StepCosts
 from serve_app.synthesis.language_stage import LanguageStage
 from serve_app.synthesis.render_stage import RenderStage
 from serve_app.synthesis.scheduler import Limits
+from serve_app.synthesis.settings import EngineSettings, LiveSettings
 from serve_app.synthesis.stream import SpeechStream
 
 
@@ -16,7 +16,7 @@ class Admission:
     """
 
     def __init__(
-        self, config: SynthesisConfig, language: LanguageStage, render: RenderStage, stream_bytes: int | None
+        self, config: EngineSettings, language: LanguageStage, render: RenderStage, stream_bytes: int | None
     ) -> None:
         """stream_bytes: what all open streams together may keep in the flow; None: no limit."""
         self._config = config
@@ -26,7 +26,7 @@ class Admission:
         self.costs = StepCosts()
         self.adjust(config, Limits())
 
-    def adjust(self, settings: LiveSynthesisConfig, limits: Limits) -> None:
+    def adjust(self, settings: LiveSettings, limits: Limits) -> None:
         """Other settings; who is open stays."""
         self._max_load = settings.max_load
         self.capacity = Capacity(self.costs, limits, settings.max_load or DEFAULT_MAX_LOAD)

@@ -5,6 +5,7 @@
     python -m serve_app.synthesis.bench --size real --compare reference
 
 Utterances have a fixed number of speech tokens, so random weights cost what trained ones do. The last line is JSON.
+Random weights need torch, numpy and safetensors only; `--checkpoint` also PyYAML, `--compare` the extra `reference`.
 """
 
 import argparse
@@ -23,14 +24,15 @@ import torch
 
 from serve_app.messages import VoicePrompt
 from serve_app.model.checkpoint import load_checkpoint
-from serve_app.model.toy_checkpoint import write_networks
+from serve_app.model.toy_checkpoint import random_checkpoint, write_networks
 from serve_app.synthesis.device_figures import describe, deviations, step_figures
 from serve_app.synthesis.engine import Engine, StreamingEngine
-from serve_app.synthesis.listening import Listener, chunk_cost_growth, chunk_costs_s, serve_all, summary
-from serve_app.synthesis.made_up import bench_config, made_up_voice
+from serve_app.synthesis.listening import Listener, chunk_cost_growth, chunk_costs_s, most_streams, serve_all, summary
+from serve_app.synthesis.made_up import BenchSettings, made_up_voice
 from serve_app.synthesis.networks import resolve_device, resolve_precision
-from serve_app.synthesis.reference import load_reference_engine
 from serve_app.synthesis.warm_up import warm_up
+
+_NUM_VOICES = 8
 
 
 def compare(
@@ -70,12 +72,14 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--repeat", type=int, default=5, help="runs of the single stream")
     parser.add_argument("--seconds", type=float, default=10.0, help="length of each utterance")
     parser.add_argument("--prompt-tokens", type=int, default=87)
+    parser.add_argument("--most-streams", type=int, metavar="N", help="also: how many at once run never dry, up to N")
     parser.add_argument("--poisson", type=float, metavar="RATE", help="also: open loop, requests per second, for 60 s")
     parser.add_argument(
         "--costs", type=Path, metavar="FILE", help="write the cost table that was measured, for simulate"
     )
     parser.add_argument("--networks", action="store_true", help="also: steps of the networks alone, bf16, ceilings")
     parser.add_argument("--left-context", type=int, metavar="N", help="with --networks: what seeing N chunks deviates")
+    parser.add_argument("--steps", type=int, default=200, help="with --networks: of bf16 against fp32 (aim: over 2000)")
     parser.add_argument("--render-batch", type=int, help="chunks rendered together (default 1, on a GPU 16)")
     parser.add_argument("--json", action="store_true", help="print the last line only")
     parser.add_argument("--compare", choices=("reference",), help="run upstream's way too and print ratios")
@@ -98,16 +102,20 @@ def run(options: argparse.Namespace) -> dict[str, object]:
     print(f"{date}  {platform.processor() or platform.machine()}  torch {torch.__version__}  {options.threads} threads")
     with tempfile.TemporaryDirectory() as scratch:
         directory = options.checkpoint
-        if directory is None:
+        if directory is None and options.compare:
             directory = Path(scratch)
             write_networks(directory, options.size, seed=0)
+        checkpoint = random_checkpoint(options.size, seed=0) if directory is None else load_checkpoint(directory)
         device = resolve_device(options.device)
         render_batch = options.render_batch or (16 if device.type == "cuda" else 1)
-        config = bench_config(options.threads, max(*options.streams, 8), options.device, render_batch)
-        checkpoint = load_checkpoint(directory)
+        max_streams = max(*options.streams, options.most_streams or 0, _NUM_VOICES)
+        config = BenchSettings(device=options.device, max_streams=max_streams, render_batch=render_batch)
         engine = StreamingEngine(checkpoint, config)
-        voices = [made_up_voice(seed, options.prompt_tokens) for seed in range(8)]
+        voices = [made_up_voice(seed, options.prompt_tokens) for seed in range(_NUM_VOICES)]
         if options.compare:
+            # Upstream's package is optional.
+            from serve_app.synthesis.reference import load_reference_engine  # noqa: PLC0415
+
             reference = load_reference_engine(directory, config)
             figures = compare(engine, reference, voices, options.seconds, max(options.streams))
         else:
@@ -117,9 +125,8 @@ def run(options: argparse.Namespace) -> dict[str, object]:
                 options.costs.write_text(json.dumps({work.value: sizes for work, sizes in engine.costs.table.items()}))
         if options.networks:
             print_row("networks alone", networks := step_figures(checkpoint, config, voices[0]))
-            print_row(
-                "deviations", deviating := deviations(checkpoint, voices[0], options.left_context, options.device)
-            )
+            deviating = deviations(checkpoint, voices[0], options.left_context, options.device, options.steps)
+            print_row("deviations", deviating)
             figures |= {"networks": networks, "deviations": deviating}
         figures |= describe(device) | {"precision": str(resolve_precision(config.precision, device)).split(".")[-1]}
         figures["prefix_bytes"] = engine.prefixes.num_bytes
@@ -142,6 +149,12 @@ def measure(engine: Engine, voices: Sequence[VoicePrompt], options: argparse.Nam
         sweep.append(summary(listeners, wall_s))
         print_row(f"{streams} streams at once", sweep[-1])
     figures |= {"streams": options.streams, "sweep": sweep, "chunk_cost_growth": chunk_cost_growth(alone[-1])}
+    if options.most_streams:
+
+        def tell(streams: int, underruns: int) -> None:
+            print_row(f"{streams} streams at once", {"underruns": underruns})
+
+        figures["most_streams"] = most_streams(engine, voices, options.seconds, options.most_streams, tell)
     if options.poisson:
         gaps = np.random.default_rng(0).exponential(1 / options.poisson, int(60 * options.poisson))
         listeners, wall_s = serve_all(engine, voices, options.seconds, list(np.cumsum(gaps)))

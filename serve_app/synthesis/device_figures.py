@@ -4,16 +4,18 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from serve_app.config import SynthesisConfig
 from serve_app.messages import VoicePrompt
 from serve_app.model.checkpoint import Checkpoint
+from serve_app.model.flow import Flow
 from serve_app.model.paged_chunks import page_bytes
 from serve_app.synthesis.cuda_graphs import Graphs
 from serve_app.synthesis.fixed_decode import FixedDecode
+from serve_app.synthesis.made_up import BenchSettings
 from serve_app.synthesis.networks import Networks
 
 DECODE_BATCHES = (1, 64)
@@ -22,6 +24,8 @@ _CONTEXT_TOKENS = 150
 _MAX_POSITIONS = 512
 _MEMORY_MIB = 8192
 """Beside an engine's own: enough for the largest batch of chunks."""
+_RENDERED_TOKENS = 200
+"""More say nothing new of rounding: a chunk's depends on no token count."""
 _REPEATS = 5
 _MATRIX = 2048
 _COPY_BYTES = 2**28
@@ -61,17 +65,17 @@ def ceilings(device: torch.device, dtype: torch.dtype) -> dict[str, float]:
 @torch.inference_mode()
 def step_figures(
     checkpoint: Checkpoint,
-    config: SynthesisConfig,
+    config: BenchSettings,
     voice: VoicePrompt,
     decode_batches: Sequence[int] = DECODE_BATCHES,
     render_batches: Sequence[int] = RENDER_BATCHES,
 ) -> dict[str, float]:
     """Milliseconds of a decode step and of a chunk, by batch, and the share of the device's ceilings they reach.
 
-    A decode step reads every weight once. A chunk's products are counted as two operations for each weight and frame,
-    Euler step and row; attention is left out, so its share is a little too small.
+    A decode step reads every weight once, and the keys and values of each stream. A chunk's products are counted as two
+    operations for each weight and frame, Euler step and row, and for each pair of query and key, of keys and values.
     """
-    small = config.model_copy(update={"max_positions": _MAX_POSITIONS, "memory_mib": _MEMORY_MIB})
+    small = replace(config, max_positions=_MAX_POSITIONS, memory_mib=_MEMORY_MIB)
     networks = Networks.load(checkpoint, small, max(decode_batches))
     graphs = networks.graphs or Graphs(None)
     with graphs.capturing():
@@ -90,6 +94,9 @@ def _measure(
     figures = {f"ceiling_{name}": value for name, value in top.items()}
     weights = sum(p.nbytes for p in model.parameters()) - model.text_embedding.nbytes
     fixed = None if networks.graphs is None else FixedDecode(model, networks.cache, networks.graphs)
+    cache = networks.cache
+    # Of one stream: of each layer the keys and the values that its next token looks at.
+    attention_bytes = 2 * _CONTEXT_TOKENS * cache.keys[:, 0, :, 0].numel() * cache.keys.element_size()
     taken = torch.tensor([networks.cache.take() for _ in range(max(decode_batches))])
     for batch in decode_batches:
 
@@ -100,7 +107,9 @@ def _measure(
 
         seconds = median_s(decode, device)
         figures[f"decode_{batch}_ms"] = 1000 * seconds
-        figures[f"decode_{batch}_bandwidth_share"] = weights / seconds / 1e9 / top["gb_per_s"]
+        num_bytes = weights + batch * attention_bytes
+        figures[f"decode_{batch}_mb"] = num_bytes / 1e6
+        figures[f"decode_{batch}_bandwidth_share"] = num_bytes / seconds / 1e9 / top["gb_per_s"]
     flow, dims = networks.flow, checkpoint.dims.flow
     rows = flow.estimator.context_shape.rows
     products = sum(p.numel() for p in flow.estimator.parameters()) * dims.num_steps * rows
@@ -108,6 +117,7 @@ def _measure(
     ids = torch.from_numpy(voice.speech_ids).long()
     prefix = flow.open(torch.from_numpy(voice.speaker), ids, torch.from_numpy(voice.mel))
     window = torch.zeros(dims.chunk_tokens + dims.lookahead, dtype=torch.int64)
+    attention = _attention_operations(flow, prefix.num_tokens)
     for batch in render_batches:
 
         def chunk(batch: int = batch) -> None:
@@ -118,26 +128,40 @@ def _measure(
 
         seconds = median_s(chunk, device)
         figures[f"chunk_{batch}_ms"] = 1000 * seconds
-        figures[f"chunk_{batch}_compute_share"] = (
-            2 * products * dims.chunk_frames * batch / seconds / 1e12 / top["tflops"]
-        )
+        operations = batch * (2 * products * dims.chunk_frames + attention)
+        figures[f"chunk_{batch}_gflop"] = operations / 1e9
+        figures[f"chunk_{batch}_compute_share"] = operations / seconds / 1e12 / top["tflops"]
     figures["chunk_bytes"] = page_bytes(flow)
     return {name: round(value, 4) for name, value in figures.items()}
 
 
+def _attention_operations(flow: Flow, num_past_tokens: int) -> int:
+    """Of one chunk of one stream behind so many tokens: two for each number of each query and each key or value."""
+    dims = flow.dims
+    num_chunks = num_past_tokens // dims.chunk_tokens + 1
+    shapes = (flow.encoder.token_shape, flow.encoder.frame_shape, flow.estimator.context_shape)
+    pairs = [
+        shape.layers * shape.steps * shape.rows * shape.heads * shape.head_dim * num_chunks * shape.chunk**2
+        for shape in shapes
+    ]
+    return 2 * 2 * sum(pairs)
+
+
 @torch.inference_mode()
-def deviations(checkpoint: Checkpoint, voice: VoicePrompt, left_context: int | None, device: str) -> dict[str, float]:
+def deviations(
+    checkpoint: Checkpoint, voice: VoicePrompt, left_context: int | None, device: str, num_steps: int = 200
+) -> dict[str, float]:
     """bf16 against fp32, and a bounded left context against all of it, on the same tokens, eager.
 
-    mel_max is relative to the largest |mel| of fp32; top-1 agreement is teacher-forced.
+    num_steps: teacher-forced decode steps, of which top1 is the share that choose alike; the flow renders the first 200
+        of the tokens. mel_max is relative to the largest |mel| of fp32, mel_max_absolute is not.
     """
     dims = checkpoint.dims
-    tokens = torch.randint(0, dims.flow.vocab, (200,), generator=torch.Generator().manual_seed(0))
+    tokens = torch.randint(0, dims.flow.vocab, (num_steps,), generator=torch.Generator().manual_seed(0))
 
-    def speak(settings: dict[str, object]) -> tuple[Tensor, Tensor]:
-        config = SynthesisConfig.model_validate(
-            {"device": device, "fixed_shapes": False, "max_positions": 512} | settings
-        )
+    eager = BenchSettings(device=device, fixed_shapes=False, max_positions=max(256, num_steps + 32))
+
+    def speak(config: BenchSettings) -> tuple[Tensor, Tensor]:
         networks = Networks.load(checkpoint, config, 1)
         model, cache, flow = networks.language_model, networks.cache, networks.flow
         prefix, slot = model.embed_prefix(tokens[:20] % 100, tokens[:0]), cache.take()
@@ -146,22 +170,24 @@ def deviations(checkpoint: Checkpoint, voice: VoicePrompt, left_context: int | N
             model.decode(token[None], cache, torch.tensor([slot]), torch.tensor([len(prefix) + step]))[0].argmax()
             for step, token in enumerate(tokens)
         ]
-        ids = torch.cat((torch.from_numpy(voice.speech_ids).long(), tokens))
+        ids = torch.cat((torch.from_numpy(voice.speech_ids).long(), tokens[:_RENDERED_TOKENS]))
         state = flow.open(torch.from_numpy(voice.speaker), ids[: len(voice.speech_ids)], torch.from_numpy(voice.mel))
         window, mels = dims.flow.chunk_tokens + dims.flow.lookahead, []
         while state.num_tokens < len(ids):
             mels += flow.render([state], [ids[state.num_tokens : state.num_tokens + window]])
         return torch.stack(choices).cpu(), torch.cat(mels).cpu()
 
-    exact_choices, exact_mel = speak({"precision": "fp32"})
-    choices, mel = speak({"precision": "bf16"})
+    exact_choices, exact_mel = speak(replace(eager, precision="fp32"))
+    choices, mel = speak(replace(eager, precision="bf16"))
     peak = exact_mel.abs().max()
     figures = {
         "bf16_mel_max": float((mel - exact_mel).abs().max() / peak),
+        "bf16_mel_max_absolute": float((mel - exact_mel).abs().max()),
+        "steps": float(num_steps),
         "bf16_top1": float((choices == exact_choices).float().mean()),
     }
     if left_context is not None:
-        _, bounded = speak({"precision": "fp32", "flow_left_context_chunks": left_context})
+        _, bounded = speak(replace(eager, precision="fp32", flow_left_context_chunks=left_context))
         figures["left_context_mel_max"] = float((bounded - exact_mel).abs().max() / peak)
         figures["left_context_mel_rms"] = float((bounded - exact_mel).norm() / exact_mel.norm())
     return {name: round(value, 6) for name, value in figures.items()}

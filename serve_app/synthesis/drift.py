@@ -17,7 +17,7 @@ import torch
 
 from serve_app.messages import PreparedSpeech
 from serve_app.synthesis.engine import Engine, load_engine
-from serve_app.synthesis.made_up import bench_config, made_up_utterance, made_up_voice
+from serve_app.synthesis.made_up import BenchSettings, made_up_utterance, made_up_voice
 from serve_app.synthesis.scheduler import Playback
 
 WARM, WINDOW = 10, 100
@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
-    engine = load_engine(options.checkpoint, bench_config(options.threads, 1, "cpu"))
+    engine = load_engine(options.checkpoint, BenchSettings(device="cpu", max_streams=1))
     print(json.dumps(measure(engine, options.requests, options.seconds)))
 
 

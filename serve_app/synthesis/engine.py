@@ -12,7 +12,6 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from serve_app.config import LiveSynthesisConfig, SynthesisConfig
 from serve_app.errors import CheckpointError, GenerationFailed, SpeechError
 from serve_app.messages import Int32Array, PreparedSpeech, PreparedUtterance
 from serve_app.model.checkpoint import Checkpoint, CheckpointFault, load_checkpoint
@@ -30,6 +29,7 @@ from serve_app.synthesis.render_stage import FlowPrefixCache, RenderStage, first
 from serve_app.synthesis.sampling import Sampler, utterance_seed
 from serve_app.synthesis.scheduler import Batch, Limits, Playback, Progress, Scheduler, Work
 from serve_app.synthesis.second_try import SecondTry
+from serve_app.synthesis.settings import EngineSettings, LiveSettings
 from serve_app.synthesis.step_times import StepTimes
 from serve_app.synthesis.stream import SpeechStream, StreamEvent, failed, silence
 
@@ -85,7 +85,7 @@ class Engine(Protocol):
         """How many utterances found their voice's flow prefix, and for how many it had to be computed."""
         ...
 
-    def adjust(self, settings: LiveSynthesisConfig) -> None:
+    def adjust(self, settings: LiveSettings) -> None:
         """Other settings from the next step on; open streams go on."""
         ...
 
@@ -99,7 +99,7 @@ class StreamingEngine:
     """Continuous batching over slots, chunk-cached flow, streaming vocoder."""
 
     def __init__(
-        self, checkpoint: Checkpoint, config: SynthesisConfig, *, clock: Callable[[], float] = time.monotonic
+        self, checkpoint: Checkpoint, config: EngineSettings, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         """clock: seconds; an argument so that tests and simulations can own time."""
         dims = checkpoint.dims
@@ -132,7 +132,7 @@ class StreamingEngine:
     def costs(self) -> StepCosts:
         return self._admission.costs
 
-    def adjust(self, settings: LiveSynthesisConfig) -> None:
+    def adjust(self, settings: LiveSettings) -> None:
         config = self._config
         limits = Limits(prefill_chunk=config.prefill_chunk, render=config.render_batch, max_lead_s=settings.max_lead_s)
         self._admission.adjust(settings, limits)
@@ -298,7 +298,7 @@ class StreamingEngine:
         return failed(stream.stream_id, error)
 
 
-def load_engine(directory: Path, config: SynthesisConfig) -> StreamingEngine:
+def load_engine(directory: Path, config: EngineSettings) -> StreamingEngine:
     """The streaming engine of a checkpoint directory. Raises CheckpointError, naming everything that is wrong."""
     try:
         return StreamingEngine(load_checkpoint(directory), config)

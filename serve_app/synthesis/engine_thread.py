@@ -9,12 +9,12 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from typing import cast
 
-from serve_app.config import LiveSynthesisConfig
 from serve_app.errors import InvalidRequest, NotReady, Overloaded
 from serve_app.messages import AudioChunk, Int32Array, PreparedSpeech, SpeakingReplica
 from serve_app.synthesis.engine import Engine
 from serve_app.synthesis.engine_loop import Ask, Close, End, EngineLoop, Feed, Open
 from serve_app.synthesis.scheduler import Playback
+from serve_app.synthesis.settings import LiveSettings
 from serve_app.synthesis.stream import StreamEvent, silence
 from serve_app.synthesis.watchdog import Watchdog
 
@@ -132,7 +132,7 @@ class EngineThread:
         """Raises AssertionError if the engine has lost track of a resource, NotReady if it has failed."""
         await self._ask(lambda engine: engine.check())
 
-    async def adjust(self, settings: LiveSynthesisConfig) -> None:
+    async def adjust(self, settings: LiveSettings) -> None:
         """Other settings from the next step on. Raises NotReady if the engine has failed."""
         await self._ask(lambda engine: engine.adjust(settings))
 

@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -122,3 +122,26 @@ def chunk_cost_growth(listener: Listener, early: int = 2, late: int = 10) -> flo
         return None
     per_second = [cost / len(samples) for cost, (_, samples) in zip(costs, listener.arrivals, strict=True)]
     return round(per_second[late] / per_second[early], 2)
+
+
+def most_streams(
+    engine: Engine, voices: Sequence[VoicePrompt], seconds: float, limit: int, tell: Callable[[int, int], None]
+) -> int:
+    """The most streams, begun at once, of which none runs dry; 0 when a single one does. By bisection up to `limit`.
+
+    tell: the streams of each trial and their underruns.
+    """
+
+    def holds(streams: int) -> bool:
+        listeners, _ = serve_all(engine, voices, seconds, [0.0] * streams)
+        underruns = sum(listener.underruns() for listener in listeners)
+        tell(streams, underruns)
+        return underruns == 0
+
+    low, high = 0, 1
+    while high < limit and holds(high):
+        low, high = high, min(2 * high, limit)
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if holds(middle) else (low, middle - 1)
+    return low

@@ -1,8 +1,10 @@
 """Voices, utterances and settings for measuring: what they cost does not depend on how they sound."""
 
+import math
+from dataclasses import dataclass
+
 import numpy as np
 
-from serve_app.config import SynthesisConfig
 from serve_app.messages import PreparedUtterance, VoicePrompt
 
 TOKENS_PER_TEXT_TOKEN = 5
@@ -21,16 +23,35 @@ def made_up_voice(seed: int, num_tokens: int) -> VoicePrompt:
 
 
 def made_up_utterance(voice: VoicePrompt, seed: int, seconds: float) -> PreparedUtterance:
-    """An utterance that lasts exactly so many seconds under `bench_config`."""
+    """An utterance that lasts exactly so many seconds under `BenchSettings`."""
     num_text_tokens = max(1, round(seconds * 25 / TOKENS_PER_TEXT_TOKEN))
     text = np.random.default_rng(seed).integers(0, 256, num_text_tokens).astype(np.int32)
     return PreparedUtterance(text, voice.transcript_ids, voice.speech_ids, 0, num_text_tokens)
 
 
-def bench_config(threads: int, streams: int, device: str, render_batch: int = 1) -> SynthesisConfig:
-    """Exactly TOKENS_PER_TEXT_TOKEN speech tokens for each text token."""
-    ratio = TOKENS_PER_TEXT_TOKEN
-    return SynthesisConfig.model_validate(
-        {"threads": threads, "max_streams": streams, "device": device, "render_batch": render_batch}
-        | {"min_token_text_ratio": ratio, "max_token_text_ratio": ratio}
-    )
+@dataclass(frozen=True, slots=True)
+class BenchSettings:
+    """`EngineSettings` without pydantic: those of `config.SynthesisConfig`, but for the lengths of utterances: exactly
+    TOKENS_PER_TEXT_TOKEN speech tokens for each text token. A test compares the two."""
+
+    device: str = "auto"
+    max_streams: int = 16
+    render_batch: int = 1
+    max_positions: int = 2560
+    fixed_shapes: bool | None = None
+    memory_mib: int | None = None
+    flow_left_context_chunks: int | None = None
+    precision: str = "auto"
+    language_precision: str = "fp32"
+    min_token_text_ratio: float = TOKENS_PER_TEXT_TOKEN
+    max_token_text_ratio: float = TOKENS_PER_TEXT_TOKEN
+    gpu_memory_share: float | None = None
+    prefill_chunk: int = 256
+    flow_cache_mib: int = 2048
+    trim_leading_silence: bool = False
+    retry_s: float = 3.0
+    first_hop_tokens: int | None = None
+    first_lookahead_frames: int | None = None
+    hold_first_sound: bool = True
+    max_lead_s: float = math.inf
+    max_load: float | None = None

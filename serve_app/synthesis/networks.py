@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import torch
 
-from serve_app.config import SynthesisConfig
 from serve_app.errors import CheckpointError
 from serve_app.model.checkpoint import Checkpoint
 from serve_app.model.flow import Flow
@@ -14,6 +13,7 @@ from serve_app.model.language_model import LanguageModel
 from serve_app.model.paged_chunks import PagedChunks, page_bytes
 from serve_app.model.vocoder import Vocoder
 from serve_app.synthesis.cuda_graphs import Graphs
+from serve_app.synthesis.settings import EngineSettings
 
 _WORKING_SHARE = 0.25
 """Of a GPU's memory that is free after loading: left for what a step computes, and for captured graphs."""
@@ -35,7 +35,7 @@ class Networks:
     stream_bytes: int | None
 
     @classmethod
-    def load(cls, checkpoint: Checkpoint, config: SynthesisConfig, num_slots: int) -> "Networks":
+    def load(cls, checkpoint: Checkpoint, config: EngineSettings, num_slots: int) -> "Networks":
         """Raises CheckpointError for a device that is not there, that has no room for a single stream, or that has no
         arithmetic of the wanted precision."""
         dims, device = checkpoint.dims, resolve_device(config.device)
@@ -69,7 +69,7 @@ _DEFAULT_PAGES_BYTES = 2 * 2**30
 """On a CPU, where pages are for tests and comparison."""
 
 
-def _stream_bytes(config: SynthesisConfig, device: torch.device) -> int | None:
+def _stream_bytes(config: EngineSettings, device: torch.device) -> int | None:
     """What is set, or what a GPU has left beside weights, prefixes of voices and working memory."""
     if config.memory_mib is not None:
         return config.memory_mib * 2**20

@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from serve_app.config import LiveSynthesisConfig, SynthesisConfig
 from serve_app.errors import CheckpointError, GenerationFailed, InputTooLong, InvalidRequest, Overloaded
 from serve_app.messages import SAMPLE_RATE_HZ, Int32Array, PreparedSpeech, PreparedUtterance, VoicePrompt
 from serve_app.model.faults import CheckpointFault
 from serve_app.synthesis.sampling import utterance_seed
 from serve_app.synthesis.scheduler import Playback
+from serve_app.synthesis.settings import EngineSettings, LiveSettings
 from serve_app.synthesis.stream import StreamEvent, failed
 from serve_app.synthesis.upstream import Upstream, load_upstream
 
@@ -77,7 +77,7 @@ class ReferenceEngine:
     """One step is one token or one chunk of one stream; streams take turns."""
 
     def __init__(
-        self, upstream: Upstream, config: SynthesisConfig, *, clock: Callable[[], float] = time.monotonic
+        self, upstream: Upstream, config: EngineSettings, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._upstream = upstream
         self._config = config
@@ -100,7 +100,7 @@ class ReferenceEngine:
         """Upstream keeps none."""
         return 0, 0
 
-    def adjust(self, settings: LiveSynthesisConfig) -> None:
+    def adjust(self, settings: LiveSettings) -> None:
         """Upstream's way knows none of them."""
 
     def wait_s(self) -> float | None:
@@ -253,7 +253,7 @@ class ReferenceEngine:
         return StreamEvent(stream_id, samples[0].numpy(), new_tokens, generated=stream.generated, finished=last)
 
 
-def load_reference_engine(directory: Path, config: SynthesisConfig) -> ReferenceEngine:
+def load_reference_engine(directory: Path, config: EngineSettings) -> ReferenceEngine:
     """Upstream's networks with a directory's weights.
 
     Raises CheckpointError when it cannot be loaded, ImportError without the extra `reference`.

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from serve_app.model.dims import CheckpointDims, FlowDims, LanguageModelDims, SamplingDims, VocoderDims
-from serve_app.model.read_dims import CONFIG_FILE, read_dims
+from serve_app.model.file_names import CONFIG_FILE
+from serve_app.model.read_dims import read_dims
 from serve_app.model.stored_network import read_pickle
 
 _HELP = "upstream's modules are missing: install the extra `reference` of cosyvoice-serve, or run `make setup`"

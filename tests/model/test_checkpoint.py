@@ -11,8 +11,9 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from serve_app.model.checkpoint import Checkpoint, CheckpointFault, load_checkpoint, read_dims
+from serve_app.model.checkpoint import Checkpoint, CheckpointFault, load_checkpoint
 from serve_app.model.plain_yaml import PlainYaml
+from serve_app.model.read_dims import read_dims
 from serve_app.model.toy_recipe import DIMS
 
 TensorDict = dict[str, Tensor]

@@ -13,10 +13,27 @@ from serve_app.model.dims import CheckpointDims
 from serve_app.model.flow import Flow
 from serve_app.model.kv_cache import KVCache
 from serve_app.model.language_model import LanguageModel
-from serve_app.model.toy_checkpoint import Draw, flow_tensors, hift_tensors, llm_tensors, write_networks
+from serve_app.model.toy_checkpoint import (
+    Draw,
+    flow_tensors,
+    hift_tensors,
+    llm_tensors,
+    random_checkpoint,
+    write_networks,
+)
 from serve_app.model.toy_recipe import DIMS, config_json
 from serve_app.model.vocoder import Vocoder
 from serve_app.synthesis.upstream import build_flow, build_language_model, build_vocoder
+
+
+def test_what_is_made_up_in_memory_is_what_is_written_and_loaded(toy_networks: Path) -> None:
+    written, made_up = load_checkpoint(toy_networks), random_checkpoint("toy")
+    assert made_up.dims == written.dims
+    for name in ("language_model", "flow", "vocoder"):
+        ours, theirs = getattr(made_up, name), getattr(written, name)
+        assert ours.keys() == theirs.keys()
+        for key, tensor in ours.items():
+            torch.testing.assert_close(tensor, theirs[key], atol=1e-6, rtol=1e-6)
 
 
 def shapes(tensors: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:

@@ -8,11 +8,11 @@ from collections.abc import AsyncGenerator, Iterator
 import numpy as np
 import pytest
 
-from serve_app.config import LiveSynthesisConfig
 from serve_app.errors import GenerationFailed, InputTooLong, InvalidRequest, NotReady, Overloaded
 from serve_app.messages import AudioChunk, Int32Array, PreparedSpeech, PreparedUtterance, SpeakingReplica, VoicePrompt
 from serve_app.synthesis.engine_thread import EngineThread
 from serve_app.synthesis.scheduler import Playback
+from serve_app.synthesis.settings import LiveSettings
 from serve_app.synthesis.stream import StreamEvent, failed
 
 NONE = np.zeros(0, dtype=np.int32)
@@ -93,7 +93,7 @@ class CountingEngine:
     def admits(self, num_listeners: int) -> bool:
         return num_listeners < self.most_listeners
 
-    def adjust(self, settings: LiveSynthesisConfig) -> None:
+    def adjust(self, settings: LiveSettings) -> None:
         self.settings = settings
 
     def check(self) -> None:
