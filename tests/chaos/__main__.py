@@ -88,12 +88,13 @@ def floods(
     seconds: Annotated[float, typer.Option(help="Length of each flood.", min=1)] = 60,
     factor: Annotated[float, typer.Option(help="Times the measured capacity.", min=1)] = 10,
     max_load: Annotated[float, typer.Option(help="The admission that is compared with none.", min=0.1)] = 0.6,
+    compare: Annotated[bool, typer.Option(help="Also without that admission.")] = True,
     idle: Annotated[int, typer.Option(help="Idle WebSockets.", min=0)] = 500,
     slow: Annotated[int, typer.Option(help="Clients that never read.", min=0)] = 200,
 ) -> None:
     """Open-loop floods with and without measured admission; idle sockets and slow readers. About 6 minutes."""
     with kept(floods_table(seconds, factor)) as table:
-        run_floods(checkpoint, seconds, factor, max_load, idle, slow, table)
+        run_floods(checkpoint, seconds, factor, max_load, table, compares=compare, idle=idle, slow=slow)
 
 
 @app.command()

@@ -126,8 +126,8 @@ async def engine_faults(service: Service, table: Table) -> float:
         saw = "; ".join(sorted({str(victim) for victim in victims}))
         knew_s = max(victim.ended_s + started_s for victim in victims) - struck_at_s
         table.add(name, "mid-stream", lost, saw, f"{knew_s:.2f} s", f"{recovery_s:.1f} s" + seen(refusals))
-        broke = all(victim.status == 200 and not victim.whole for victim in victims)
-        table.require(broke, f"{name}: the streams it hit break visibly")
+        told_so = all(not victim.is_success and victim.status in (200, 429, 500, 503) for victim in victims)
+        table.require(told_so, f"{name}: the streams it hit break visibly, or were refused before their first sound")
         table.require(knew_s <= MAX_SILENCE_S, f"{name}: its client knows within {MAX_SILENCE_S:g} s")
         assert service.num_open_streams() == 0
     return recovery_s

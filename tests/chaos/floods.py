@@ -217,10 +217,18 @@ def floods_table(seconds: float, factor: float) -> Table:
 
 
 def run_floods(
-    checkpoint: Path, seconds: float, factor: float, max_load: float, idle: int, slow: int, table: Table
+    checkpoint: Path,
+    seconds: float,
+    factor: float,
+    max_load: float,
+    table: Table,
+    *,
+    compares: bool,
+    idle: int,
+    slow: int,
 ) -> None:
-    """Without the measured admission and with it, then the lurkers."""
-    for load in dict.fromkeys((None, max_load)):
+    """With the measured admission, and without it if that is to be compared; then the lurkers."""
+    for load in dict.fromkeys((None, max_load) if compares else (max_load,)):
         with running(checkpoint=checkpoint, synthesis={"max_load": load}) as service:
             run_flood(service, f"max_load {load}", factor, seconds, load is not None, table)
             if load == max_load:
