@@ -93,7 +93,7 @@ def floods(
     slow: Annotated[int, typer.Option(help="Clients that never read.", min=0)] = 200,
 ) -> None:
     """Open-loop floods with and without measured admission; idle sockets and slow readers. About 6 minutes."""
-    with kept(floods_table(seconds, factor)) as table:
+    with kept(floods_table(seconds, factor, compares=compare)) as table:
         run_floods(checkpoint, seconds, factor, max_load, table, compares=compare, idle=idle, slow=slow)
 
 

@@ -211,9 +211,10 @@ def run_lurkers(service: Service, num_idle: int, num_slow: int, table: Table) ->
         table.require(heard.is_gapless, f"beside {number} {name} an ordinary client hears everything without a gap")
 
 
-def floods_table(seconds: float, factor: float) -> Table:
+def floods_table(seconds: float, factor: float, *, compares: bool) -> Table:
     """The empty table."""
-    return Table("Floods", f"python -m tests.chaos floods --seconds {seconds:g} --factor {factor:g}", COLUMNS)
+    command = f"python -m tests.chaos floods --seconds {seconds:g} --factor {factor:g}"
+    return Table("Floods", command + ("" if compares else " --no-compare"), COLUMNS)
 
 
 def run_floods(
