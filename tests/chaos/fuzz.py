@@ -31,9 +31,9 @@ def run_fuzz(seconds: int, table: Table) -> None:
             command = [sys.executable, "-W", "ignore", "-m", "tests.chaos.fuzz_target", name, str(seconds), scratch]
             ended = subprocess.run(command, check=False, cwd=ROOT, env=environment(), capture_output=True, text=True)
             culprits = [path.read_bytes()[:200] for path in folder.glob("*-*") if path.is_file()]
-        num_inputs = re.search(r"number_of_executed_units: (\d+)", ended.stderr)
+        num_inputs = re.search(r"number_of_executed_units:\s+(\d+)", ended.stderr)
         branches = re.findall(r"cov: (\d+)", ended.stderr)
-        added = re.search(r"new_units_added: (\d+)", ended.stderr)
+        added = re.search(r"new_units_added:\s+(\d+)", ended.stderr)
         assert num_inputs is not None and branches and added is not None, ended.stderr[-2000:]
         table.add(told, num_inputs[1], branches[-1], added[1], len(culprits), seconds)
         failure = ended.stderr[-300:] if ended.returncode else ""
