@@ -12,6 +12,7 @@ from serve_app.model.flow import Flow, FlowState
 from serve_app.model.paged_chunks import PagedChunks, PagedKept, page_bytes
 from serve_app.model.vocoder import Vocoder, VocoderState
 from serve_app.synthesis.mel_stretch import StretchState, stretch
+from serve_app.synthesis.sample_copy import SampleCopy, on_cpu
 from serve_app.synthesis.stream import SpeechStream
 
 MIN_PROMPT_TOKENS = 50
@@ -111,6 +112,7 @@ class RenderStage:
         self._chunk_tokens = flow.dims.chunk_tokens
         self._window_tokens = flow.dims.chunk_tokens + flow.dims.lookahead
         self._mel_ratio = flow.dims.token_mel_ratio
+        self._copy = SampleCopy.from_cuda() if flow.noise.device.type == "cuda" else on_cpu
 
     def open(self, stream: SpeechStream) -> None:
         stream.flow, stream.prompt_ids = self._prefixes.open(stream.voice)
@@ -189,4 +191,4 @@ class RenderStage:
             voiced.append(stretch(mel[max(0, num_prompt_frames) :], stream.stretch, final=last[-1]))
             self.count(stream)
         samples = self._vocoder.render(vocoders, voiced, last)
-        return [(part.cpu().numpy(), final) for part, final in zip(samples, last, strict=True)]
+        return list(zip(self._copy(samples), last, strict=True))
