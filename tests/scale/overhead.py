@@ -70,6 +70,7 @@ def main() -> None:
             [*command, "--clients", *map(str, options.clients)], check=True, stdout=subprocess.PIPE, text=True
         )
         found += json.loads(ended.stdout.splitlines()[-1])
+        print(ended.stdout.splitlines()[-1], file=sys.stderr)  # so that who interrupts the next mode keeps this one's
     Console().print(table(found))
     for each in found[:: len(options.clients)]:
         print(f"{each['mode']}: first sound of one client, ms, p50 {each['parts_ms']}")
