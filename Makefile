@@ -29,13 +29,14 @@ test-clients: setup-dev
 	$(BIN)/python -m tests.clients $(CLIENTS)
 
 chaos: setup-dev
-	for family in hostile access faults leaving floods; do $(BIN)/python -m tests.chaos $$family || exit 1; done
+	for family in hostile damage access faults leaving floods; do $(BIN)/python -m tests.chaos $$family || exit 1; done
 
 chaos-soak: setup-dev
 	$(BIN)/python -m tests.chaos soak --minutes 60
 
 scale: setup-dev
-	for program in logical_gpus growth updates two_nodes shipped overhead; do $(BIN)/python -m tests.scale.$$program || exit 1; done
+	$(BIN)/pytest tests/scale -m service
+	for program in overhead small_end; do $(BIN)/python -m tests.scale.$$program || exit 1; done
 
 setup: $(VENV)/.serve-installed
 setup-dev: $(VENV)/.dev-installed
