@@ -4,6 +4,7 @@ import base64
 import json
 import shutil
 import subprocess
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import suppress
@@ -89,12 +90,14 @@ class Listener(tts_v2.ResultCallback):
     def __init__(self) -> None:
         self.audio = b""
         self.errors: list[str] = []
+        self.failed = threading.Event()
 
     def on_data(self, data: bytes) -> None:
         self.audio += data
 
     def on_error(self, message: Any) -> None:
         self.errors.append(str(message))
+        self.failed.set()
 
 
 def synthesizer(service: Service, **more: Any) -> Any:
@@ -121,7 +124,7 @@ def test_dashscope_hears_that_a_voice_is_unknown(service: Service) -> None:
     unknown = synthesizer(service, voice="nobody", callback=listener)
     with suppress(ConnectionError, RequestFailure, InvalidTask):  # raised where the failure was heard of in time
         unknown.call(SENTENCE)
-    unknown.close()
+    assert listener.failed.wait(60)
     told = json.loads(listener.errors[0])["header"]
     assert (told["event"], told["error_code"]) == ("task-failed", "InvalidParameter")
     assert "no voice of that id" in told["error_message"]
