@@ -50,7 +50,7 @@ class BenchSettings:
     flow_cache_mib: int = 2048
     trim_leading_silence: bool = False
     retry_s: float = 3.0
-    first_hop_tokens: int | None = None
+    first_hop_tokens: int | None = 12
     first_lookahead_frames: int | None = None
     hold_first_sound: bool = True
     max_lead_s: float = math.inf
