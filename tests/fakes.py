@@ -80,8 +80,8 @@ class FakeService:
     open_prepares: int = 0
     stream_changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
-    async def prepare(self, request: SpeechRequest) -> PreparedSpeech:
-        self.requests.append(request)
+    async def pass_gate(self) -> None:
+        """Counted as a preparation for as long as the gate keeps it."""
         self.open_prepares += 1
         try:
             await self.announce()
@@ -90,6 +90,10 @@ class FakeService:
         finally:
             self.open_prepares -= 1
             await self.announce()
+
+    async def prepare(self, request: SpeechRequest) -> PreparedSpeech:
+        self.requests.append(request)
+        await self.pass_gate()
         if self.prepare_error is not None:
             raise self.prepare_error
         known = {name for voice in await self.voices(request.owner) for name in (voice.id, voice.name)}
@@ -219,14 +223,7 @@ class FakeService:
 
     async def preview_clip(self, reference: ReferenceClip) -> ClipPreview:
         """What was sent, as it is; the report says that noise was removed if that was asked for."""
-        self.open_prepares += 1
-        try:
-            await self.announce()
-            if self.prepare_gate is not None:
-                await self.prepare_gate.acquire()
-        finally:
-            self.open_prepares -= 1
-            await self.announce()
+        await self.pass_gate()
         if self.register_error is not None:
             raise self.register_error
         self.previewed.append(reference)
