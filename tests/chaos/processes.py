@@ -16,6 +16,8 @@ ROLES = {
     "proxy": re.compile(r"ray::ProxyActor"),
     "raylet": re.compile(r"/raylet/raylet\b"),
 }
+SERVING = ("proxy", "ingress", "preprocess", "synthesis")
+"""The roles that a request passes through."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +56,19 @@ def kill_tree(process: psutil.Process) -> int:
 
 
 def holdings(root_pid: int) -> dict[str, Holdings]:
-    """What each of the four roles holds."""
-    return {role: _held_by(processes_of(root_pid, role)) for role in ("proxy", "ingress", "preprocess", "synthesis")}
+    """What each of the serving roles holds."""
+    return {role: _held_by(processes_of(root_pid, role)) for role in SERVING}
+
+
+def cpu_s(root_pid: int) -> dict[int, float]:
+    """CPU seconds so far of each serving process, by its id."""
+    used_s = {}
+    for role in SERVING:
+        for process in processes_of(root_pid, role):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                times = process.cpu_times()
+                used_s[process.pid] = times.user + times.system
+    return used_s
 
 
 def total(held: dict[str, Holdings]) -> Holdings:
