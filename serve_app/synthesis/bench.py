@@ -26,10 +26,11 @@ from serve_app.messages import VoicePrompt
 from serve_app.model.checkpoint import load_checkpoint
 from serve_app.model.toy_checkpoint import random_checkpoint, write_networks
 from serve_app.synthesis.device_figures import describe, deviations, step_figures
-from serve_app.synthesis.engine import Engine, StreamingEngine
+from serve_app.synthesis.engine import StreamingEngine
 from serve_app.synthesis.listening import Listener, chunk_cost_growth, chunk_costs_s, most_streams, serve_all, summary
 from serve_app.synthesis.made_up import BenchSettings, made_up_voice
 from serve_app.synthesis.networks import resolve_device, resolve_precision
+from serve_app.synthesis.seam import Engine
 from serve_app.synthesis.warm_up import warm_up
 
 _NUM_VOICES = 8

@@ -17,10 +17,11 @@ from serve_app.messages import AudioChunk, Int32Array, PreparedSpeech, SpeakingR
 from serve_app.metrics import OF_SYNTHESIS, Instruments
 from serve_app.refusals import yields_refusals
 from serve_app.synthesis.autoscaling import Refusals
-from serve_app.synthesis.engine import Engine, load_engine
+from serve_app.synthesis.engine import load_engine
 from serve_app.synthesis.engine_thread import EngineThread
 from serve_app.synthesis.meter import Meter
 from serve_app.synthesis.reference import load_reference_engine
+from serve_app.synthesis.seam import Engine
 from serve_app.synthesis.warm_up import warm_up
 
 SPARE_TIMEOUT_S = 0.5

@@ -16,9 +16,10 @@ import numpy as np
 import torch
 
 from serve_app.messages import PreparedSpeech
-from serve_app.synthesis.engine import Engine, load_engine
+from serve_app.synthesis.engine import load_engine
 from serve_app.synthesis.made_up import BenchSettings, made_up_utterance, made_up_voice
 from serve_app.synthesis.scheduler import Playback
+from serve_app.synthesis.seam import Engine
 
 WARM, WINDOW = 10, 100
 NUM_VOICES = 4

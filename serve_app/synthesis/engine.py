@@ -1,4 +1,4 @@
-"""The engine: many utterances at once through the language model, the flow and the vocoder.
+"""The streaming engine: many utterances at once through the language model, the flow and the vocoder.
 
 Synchronous and single-threaded: one thread calls everything here (`engine_loop.py`).
 """
@@ -6,8 +6,8 @@ Synchronous and single-threaded: one thread calls everything here (`engine_loop.
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from serve_app.synthesis.admission import Admission
 from serve_app.synthesis.capacity import StepCosts
 from serve_app.synthesis.cuda_graphs import Graphs
 from serve_app.synthesis.delivery import Delivery
-from serve_app.synthesis.failures import Failures
+from serve_app.synthesis.failures import Failures, Mark, is_out_of_memory
 from serve_app.synthesis.guards import LengthRule
 from serve_app.synthesis.interleave import Interleave
 from serve_app.synthesis.language_stage import LanguageStage
@@ -34,65 +34,6 @@ from serve_app.synthesis.step_times import StepTimes
 from serve_app.synthesis.stream import SpeechStream, StreamEvent, failed, silence
 
 log = logging.getLogger(__name__)
-
-
-class Engine(Protocol):
-    """What a replica needs of an engine. Ours is `StreamingEngine`; `reference.py` holds the yardstick."""
-
-    def open(self, stream_id: int, speech: PreparedSpeech, index: int, playback: Playback) -> None:
-        """Starts utterance number `index` of a request.
-
-        playback: of the listener, shared by all utterances of the request. Raises Overloaded, InputTooLong or
-        InvalidRequest; then nothing is held.
-        """
-        ...
-
-    def feed(self, stream_id: int, text_ids: Int32Array) -> None:
-        """More text of an utterance that was opened with `PreparedSpeech.fed`: int32 [T], T >= 0.
-
-        Ignored when the stream is gone, was not opened as fed, or its end was declared: its owner learns of a stream
-        that failed from its event. Text that outgrows the model ends this stream with InputTooLong.
-        """
-        ...
-
-    def end(self, stream_id: int) -> None:
-        """Declares that no text will follow for a fed utterance. Idempotent; ignored when the stream is gone."""
-        ...
-
-    def close(self, stream_id: int) -> None:
-        """Frees all that a stream holds. Idempotent; an unknown id is ignored."""
-        ...
-
-    def step(self) -> list[StreamEvent]:
-        """Runs one batch and reports what it made; [] when it made no sound or no stream can go on."""
-        ...
-
-    def check(self) -> None:
-        """Raises AssertionError unless free and used resources add up to what there is."""
-        ...
-
-    def num_spare(self) -> int:
-        """Listeners that could still be taken without making others run dry."""
-        ...
-
-    def admits(self, num_listeners: int) -> bool:
-        """Whether there is time for one more beside so many. From any thread, also in the middle of a step: who is
-        refused need not wait for its end.
-        """
-        ...
-
-    def prefix_counts(self) -> tuple[int, int]:
-        """How many utterances found their voice's flow prefix, and for how many it had to be computed."""
-        ...
-
-    def adjust(self, settings: LiveSettings) -> None:
-        """Other settings from the next step on; open streams go on."""
-        ...
-
-    def wait_s(self) -> float | None:
-        """Seconds until `step` has something to do: 0 for now, None when nothing can be done before a stream is opened,
-        fed or ended."""
-        ...
 
 
 class StreamingEngine:
@@ -228,11 +169,11 @@ class StreamingEngine:
             return released
         streams = [self._streams[stream_id] for stream_id in batch.stream_ids]
         kind = self._times.kind(batch.work, streams)
+        marks = [Mark(batch.work, stream) for stream in streams]
         try:
             events = self._run(batch)
         except Exception as error:  # noqa: BLE001 - whatever it is, streams that took no part must go on
-            answer = self._failures.answer(batch, error)
-            return released + [self._failed(stream, answer) for stream in streams]
+            return released + self._one_by_one(batch, marks, error)
         self._failures.note_success()
         self._times.note(kind, streams, self._clock() - started_s)
         return released + events
@@ -248,6 +189,31 @@ class StreamingEngine:
                 return self._advanced(streams)
             case Work.RENDER:
                 return self._rendered(streams)
+
+    def _one_by_one(self, batch: Batch, marks: Sequence[Mark], error: Exception) -> list[StreamEvent]:
+        """After a batch failed: each of its streams takes the step again alone, where that is safe, so that none ends
+        but for a failure of its own.
+        """
+        self._failures.note(batch, error)
+        events: list[StreamEvent] = []
+        unharmed: list[SpeechStream] = []
+        for mark in marks:
+            own_error = error
+            if len(marks) > 1 and mark.rewind():
+                alone = replace(batch, stream_ids=(mark.stream.stream_id,))
+                try:
+                    events += self._run(alone)
+                    unharmed.append(mark.stream)
+                    continue
+                except Exception as again:  # noqa: BLE001 - as in `step`
+                    self._failures.note(alone, again)
+                    own_error = again
+            events.append(self._failed(mark.stream, self._failures.answer(own_error)))
+        self._failures.judge(error, num_unharmed=len(unharmed))
+        if len(unharmed) == len(marks) and is_out_of_memory(error) and unharmed[-1].stream_id in self._streams:
+            # Together they are too many: one less from here on, or every step would fail first.
+            events.append(self._failed(unharmed[-1], self._failures.answer(error)))
+        return events
 
     def _prefill(self, streams: Sequence[SpeechStream], num_positions: int) -> list[StreamEvent]:
         events = []

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from serve_app.errors import GenerationFailed, NotReady, SpeechError
 from serve_app.messages import Int32Array, PreparedSpeech
-from serve_app.synthesis.engine import Engine
 from serve_app.synthesis.scheduler import Playback
+from serve_app.synthesis.seam import Engine
 from serve_app.synthesis.stream import StreamEvent, failed
 
 log = logging.getLogger(__name__)

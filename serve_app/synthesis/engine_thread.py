@@ -11,9 +11,9 @@ from typing import cast
 
 from serve_app.errors import InvalidRequest, NotReady, Overloaded
 from serve_app.messages import AudioChunk, Int32Array, PreparedSpeech, SpeakingReplica
-from serve_app.synthesis.engine import Engine
 from serve_app.synthesis.engine_loop import Ask, Close, End, EngineLoop, Feed, Open
 from serve_app.synthesis.scheduler import Playback
+from serve_app.synthesis.seam import Engine
 from serve_app.synthesis.settings import LiveSettings
 from serve_app.synthesis.stream import StreamEvent, silence
 from serve_app.synthesis.watchdog import Watchdog

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from serve_app.messages import SAMPLE_RATE_HZ, Float32Array, PreparedSpeech, VoicePrompt
-from serve_app.synthesis.engine import Engine
 from serve_app.synthesis.made_up import made_up_utterance
 from serve_app.synthesis.scheduler import Playback
+from serve_app.synthesis.seam import Engine
 
 AUDIBLE_DBFS = -45.0
 AUDIBLE_WINDOW_S = 0.02

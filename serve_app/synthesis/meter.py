@@ -11,9 +11,10 @@ from serve_app.messages import AudioChunk, PreparedSpeech
 from serve_app.metrics import Recorder
 from serve_app.outcome import outcome
 from serve_app.stage_log import log_stage
-from serve_app.synthesis.engine import Engine, StreamingEngine
+from serve_app.synthesis.engine import StreamingEngine
 from serve_app.synthesis.render_stage import FlowPrefixCache
 from serve_app.synthesis.scheduler import Work
+from serve_app.synthesis.seam import Engine
 
 Item = TypeVar("Item")
 

@@ -6,8 +6,8 @@ import time
 import numpy as np
 
 from serve_app.messages import PreparedSpeech, PreparedUtterance, VoicePrompt
-from serve_app.synthesis.engine import Engine
 from serve_app.synthesis.scheduler import Playback
+from serve_app.synthesis.seam import Engine
 
 _NUM_PROMPT_TOKENS = 40
 _NUM_TEXT_TOKENS = 4

@@ -11,8 +11,9 @@ import torch
 from serve_app.config import SynthesisConfig
 from serve_app.messages import Float32Array, PreparedSpeech, PreparedUtterance, VoicePrompt
 from serve_app.model.checkpoint import Checkpoint, load_checkpoint
-from serve_app.synthesis.engine import Engine, StreamingEngine
+from serve_app.synthesis.engine import StreamingEngine
 from serve_app.synthesis.scheduler import Playback
+from serve_app.synthesis.seam import Engine
 from serve_app.synthesis.stream import StreamEvent
 
 NO_IDS = np.zeros(0, dtype=np.int32)

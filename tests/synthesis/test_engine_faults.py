@@ -1,4 +1,4 @@
-"""Exceptions inside a step: the streams of that batch end with an error, the others sound as if nothing had been."""
+"""Exceptions inside a step: a stream whose own step fails ends with an error, the others sound as if it had not been."""
 
 import logging
 from typing import Any
@@ -16,9 +16,11 @@ from tests.synthesis.conftest import make_utterance, make_voice, open_stream, ru
 
 
 class Faulty(StreamingEngine):
-    """Raises `error` in the batches that `strikes` chooses."""
+    """Raises `error` in the batches that `strikes` chooses; with `forward_only` where the forward would: before a token
+    is taken."""
 
     error: Exception = RuntimeError("a bug")
+    forward_only = False
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -28,11 +30,14 @@ class Faulty(StreamingEngine):
         return False
 
     def _run(self, batch: Batch) -> Any:
-        events = super()._run(batch)  # the state is as broken as it can be: changed, and nobody told
+        if not self.forward_only:
+            events = super()._run(batch)  # the state is as broken as it can be: changed, and nobody told
         if self.strikes(batch):
             self.victims.append(batch.stream_ids)
+            for stream_id in batch.stream_ids:
+                self._streams[stream_id].position += self.forward_only  # as decode does before it draws
             raise self.error
-        return events
+        return super()._run(batch) if self.forward_only else events
 
 
 @pytest.fixture
@@ -63,7 +68,53 @@ def test_an_exception_in_one_stream_ends_that_stream_alone(
     faulty.check()
 
 
-def test_an_exception_in_a_whole_batch_ends_its_streams_and_the_next_are_served(
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), torch.OutOfMemoryError("CUDA out of memory")])
+def test_of_a_decode_batch_only_the_stream_at_fault_ends(
+    engine: StreamingEngine, faulty: Faulty, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    open_some(engine, 4)
+    undisturbed = run(engine)
+    faulty.error, faulty.forward_only = error, True
+    monkeypatch.setattr(faulty, "strikes", lambda batch: batch.work is Work.DECODE and 2 in batch.stream_ids)
+    open_some(faulty, 4)
+    spoken = run(faulty)
+    assert len(faulty.victims[0]) > 1 and faulty.victims[1:] == [(2,)]
+    answer = Overloaded if isinstance(error, torch.OutOfMemoryError) else GenerationFailed
+    assert isinstance(spoken[2].events[-1].error, answer)
+    for stream_id in (0, 1, 3):
+        np.testing.assert_array_equal(spoken[stream_id].samples, undisturbed[stream_id].samples)
+    faulty.check()
+
+
+def test_a_batch_that_has_no_stream_at_fault_ends_none(
+    engine: StreamingEngine, faulty: Faulty, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_some(engine, 3)
+    undisturbed = run(engine)
+    faulty.forward_only = True
+    monkeypatch.setattr(faulty, "strikes", lambda batch: len(batch.stream_ids) == 3 and len(faulty.victims) < 9)
+    open_some(faulty, 3)
+    spoken = run(faulty)
+    assert len(faulty.victims) == 9
+    for stream_id in range(3):
+        np.testing.assert_array_equal(spoken[stream_id].samples, undisturbed[stream_id].samples)
+    faulty.check()
+
+
+def test_streams_that_are_too_many_together_for_the_memory_become_fewer(
+    faulty: Faulty, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faulty.error, faulty.forward_only = torch.OutOfMemoryError("CUDA out of memory"), True
+    monkeypatch.setattr(faulty, "strikes", lambda batch: len(batch.stream_ids) > 2)
+    open_some(faulty, 5)
+    spoken = run(faulty)
+    assert [len(victims) for victims in faulty.victims] == [5, 4, 3], "one less each time, and no more failures then"
+    refused = [isinstance(spoken[stream_id].events[-1].error, Overloaded) for stream_id in range(5)]
+    assert refused == [False, False, True, True, True], "the least urgent first"
+    faulty.check()
+
+
+def test_an_exception_in_a_whole_batch_that_cannot_be_repeated_ends_its_streams(
     engine: StreamingEngine, faulty: Faulty, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     open_some(engine, 3)
