@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from serve_app.model import flow_encoder, flow_estimator
+from serve_app.model.context import SpareMemory
 from serve_app.model.dims import FlowDims
 from serve_app.model.flow_encoder import EncoderState, FlowEncoder
 from serve_app.model.flow_estimator import ChunkRun, Estimator, EstimatorState
@@ -53,8 +54,8 @@ class Kept(Protocol):
     @property
     def num_bytes(self) -> int: ...
 
-    def clone(self) -> "Kept":
-        """An independent continuation of the same past."""
+    def clone(self, *, grows: bool = True) -> "Kept":
+        """An independent continuation of the same past. grows: it will go on; otherwise it takes no memory for that."""
         ...
 
     def close(self) -> None:
@@ -107,9 +108,13 @@ class FlowState:
         return self.kept.num_bytes + self.speaker.nbytes + self.prompt_mel.nbytes
 
     @torch.inference_mode()
-    def clone(self) -> "FlowState":
-        """An independent copy: one voice's prefix serves many streams. What never changes is shared."""
-        return FlowState(self.speaker, self.prompt_mel, self.kept.clone(), self.num_tokens, self.num_left)
+    def clone(self, *, grows: bool = True) -> "FlowState":
+        """An independent copy: one voice's prefix serves many streams. What never changes is shared.
+
+        grows: as `Kept.clone` says.
+        """
+        kept = self.kept.clone(grows=grows)
+        return FlowState(self.speaker, self.prompt_mel, kept, self.num_tokens, self.num_left)
 
     def close(self) -> None:
         """Frees what the stream keeps. Idempotent."""
@@ -255,22 +260,25 @@ class RaggedKept:
     def num_bytes(self) -> int:
         return self.encoder.num_bytes + self.estimator.num_bytes
 
-    def clone(self) -> "RaggedKept":
-        return RaggedKept(self.encoder.clone(), self.estimator.clone())
+    def clone(self, *, grows: bool = True) -> "RaggedKept":
+        return RaggedKept(self.encoder.clone(grows=grows), self.estimator.clone(grows=grows))
 
     def close(self) -> None:
-        """Memory of its own goes with the last reference."""
+        self.encoder.close()
+        self.estimator.close()
 
 
 class RaggedChunks:
     """Every stream at its own length, nothing padded but the newest chunk: what a CPU does best."""
 
     def __init__(self, flow: Flow) -> None:
+        self.spare = SpareMemory()
         self._encoder, self._estimator, self._solve = flow.encoder, flow.estimator, flow.solve
         self._ratio = flow.dims.token_mel_ratio
 
     def open(self, left_context: int | None, *, poison: bool) -> RaggedKept:
-        return RaggedKept(self._encoder.open(poison, left_context), self._estimator.open(poison, left_context))
+        encoder = self._encoder.open(poison, left_context, self.spare)
+        return RaggedKept(encoder, self._estimator.open(poison, left_context, self.spare))
 
     def render(self, kept: Sequence[Kept], inputs: ChunkInputs) -> Tensor:
         own = [stream for stream in kept if isinstance(stream, RaggedKept)]

@@ -10,11 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from serve_app.model import relative_attention
+from serve_app.model.context import Context, ContextShape, SpareMemory
 from serve_app.model.dims import FlowDims
 from serve_app.model.layers import (
     CausalConv,
-    Context,
-    ContextShape,
     Norm,
     Projection,
     frozen,
@@ -74,10 +73,15 @@ class EncoderState:
         tails = self.lookahead_tail.nbytes + self.upsample_tail.nbytes
         return self.tokens.num_bytes + self.frames.num_bytes + tails
 
-    def clone(self) -> "EncoderState":
-        return EncoderState(
-            self.tokens.clone(), self.frames.clone(), self.lookahead_tail.clone(), self.upsample_tail.clone()
-        )
+    def clone(self, *, grows: bool = True) -> "EncoderState":
+        """As `Context.clone` says."""
+        tokens, frames = self.tokens.clone(grows=grows), self.frames.clone(grows=grows)
+        return EncoderState(tokens, frames, self.lookahead_tail.clone(), self.upsample_tail.clone())
+
+    def close(self) -> None:
+        """Idempotent."""
+        self.tokens.close()
+        self.frames.close()
 
 
 class _Embed(nn.Module):
@@ -115,11 +119,12 @@ class FlowEncoder(nn.Module):
         self.token_shape = ContextShape(encoder.num_blocks, 1, 1, heads, head_dim, dims.chunk_tokens)
         self.frame_shape = ContextShape(encoder.num_up_blocks, 1, 1, heads, head_dim, dims.chunk_frames)
 
-    def open(self, poison: bool, max_chunks: int | None = None) -> EncoderState:
+    def open(self, poison: bool, max_chunks: int | None = None, spare: SpareMemory | None = None) -> EncoderState:
+        """spare: None for memory of its own."""
         like = self.projection.weight
         return EncoderState(
-            tokens=Context.empty(self.token_shape, like, poison, max_chunks),
-            frames=Context.empty(self.frame_shape, like, poison, max_chunks),
+            tokens=Context.empty(self.token_shape, like, poison=poison, spare=spare, max_chunks=max_chunks),
+            frames=Context.empty(self.frame_shape, like, poison=poison, spare=spare, max_chunks=max_chunks),
             lookahead_tail=like.new_zeros((1, 1, self.lookahead_causal_conv.tail_width)),
             upsample_tail=like.new_zeros((1, 1, self.upsample_conv.tail_width)),
         )

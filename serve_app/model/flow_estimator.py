@@ -14,11 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from serve_app.model.context import Context, ContextShape, SpareMemory
 from serve_app.model.dims import EstimatorDims
 from serve_app.model.layers import (
     CausalConv,
-    Context,
-    ContextShape,
     Norm,
     Projection,
     frozen,
@@ -87,8 +86,13 @@ class EstimatorState:
     def num_bytes(self) -> int:
         return self.context.num_bytes + self.tails.nbytes
 
-    def clone(self) -> "EstimatorState":
-        return EstimatorState(self.context.clone(), self.tails.clone())
+    def clone(self, *, grows: bool = True) -> "EstimatorState":
+        """As `Context.clone` says."""
+        return EstimatorState(self.context.clone(grows=grows), self.tails.clone())
+
+    def close(self) -> None:
+        """Idempotent."""
+        self.context.close()
 
 
 @dataclass(slots=True)
@@ -220,8 +224,10 @@ class Estimator(nn.Module):
     def dtype(self) -> torch.dtype:
         return self.final_proj.weight.dtype
 
-    def open(self, poison: bool, max_chunks: int | None = None) -> EstimatorState:
-        context = Context.empty(self.context_shape, self.final_proj.weight, poison, max_chunks)
+    def open(self, poison: bool, max_chunks: int | None = None, spare: SpareMemory | None = None) -> EstimatorState:
+        """spare: None for memory of its own."""
+        like = self.final_proj.weight
+        context = Context.empty(self.context_shape, like, poison=poison, spare=spare, max_chunks=max_chunks)
         return EstimatorState(context, self.new_tails())
 
     def new_tails(self) -> Tensor:

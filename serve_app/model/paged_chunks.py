@@ -49,7 +49,7 @@ class PagedKept:
         """Shared pages count for everyone who uses them."""
         return len(self.pages) * self.page_bytes + sum(tail.nbytes for tail in self.tails)
 
-    def clone(self) -> "PagedKept":
+    def clone(self, *, grows: bool = True) -> "PagedKept":
         self.pool.share(self.pages)
         estimator, lookahead, upsample = self.tails
         tails = (estimator.clone(), lookahead.clone(), upsample.clone())

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from serve_app.model.layers import Context, ContextShape
+from serve_app.model.context import Context, ContextShape
 
 PositionScores = Callable[[Tensor, int, int], Tensor]
 """(queries [B, heads, T, head_dim], keys before the first one, number of keys) -> [B, heads, T, keys], to be added."""

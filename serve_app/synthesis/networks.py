@@ -6,7 +6,7 @@ import torch
 
 from serve_app.errors import CheckpointError
 from serve_app.model.checkpoint import Checkpoint
-from serve_app.model.flow import Flow
+from serve_app.model.flow import Flow, RaggedChunks
 from serve_app.model.int8_linear import use_int8
 from serve_app.model.kv_cache import KVCache
 from serve_app.model.language_model import LanguageModel
@@ -54,6 +54,9 @@ class Networks:
         flow.left_context_chunks = config.flow_left_context_chunks
         vocoder = Vocoder.from_tensors(dims.vocoder, checkpoint.vocoder).to(device)
         limit = _stream_bytes(config, device)
+        if isinstance(flow.chunks, RaggedChunks) and limit is not None:
+            # What ended streams leave may be roomier than what the next one has reserved.
+            flow.chunks.spare.max_bytes = 0
         if not fixed:
             return cls(model, cache, flow, vocoder, None, limit)
         graphs = Graphs.on(device)

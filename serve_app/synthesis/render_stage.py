@@ -80,7 +80,7 @@ class FlowPrefixCache:
         """Remembers a voice by a copy of a stream's state right behind its prefix."""
         if voice.key in self._states or prefix.num_bytes > self._max_bytes:
             return
-        self._states[voice.key] = prefix.clone()
+        self._states[voice.key] = prefix.clone(grows=False)
         while self.num_bytes > self._max_bytes:
             self._states.popitem(last=False)[1].close()
 

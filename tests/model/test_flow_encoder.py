@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from serve_app.model import relative_attention
+from serve_app.model.context import Context, ContextShape
 from serve_app.model.flow_encoder import FlowEncoder
-from serve_app.model.layers import Context, ContextShape
 from serve_app.model.past import RaggedPast
 from serve_app.model.relative_attention import RelativeLayer, sinusoids
 from serve_app.model.toy_checkpoint import Draw

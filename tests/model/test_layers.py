@@ -2,12 +2,9 @@
 
 import pytest
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
-from serve_app.model.layers import CausalConv, Context, ContextShape, gather_tails, scatter_tails
-
-SHAPE = ContextShape(layers=2, steps=3, rows=2, heads=2, head_dim=4, chunk=5)
+from serve_app.model.layers import CausalConv, gather_tails, scatter_tails
 
 
 @pytest.fixture
@@ -28,66 +25,6 @@ def test_causal_convolution_streamed_equals_whole(
     whole = F.conv1d(F.pad(x.transpose(1, 2), (kernel - 1, 0)), weight, bias).transpose(1, 2)
     assert (streamed - whole).abs().max() < 1e-5
     assert torch.equal(tail.view(2, kernel - 1, 4), x[:, 17 - kernel + 1 :])
-
-
-def fresh(length: int, generator: torch.Generator) -> Tensor:
-    return torch.randn(SHAPE.rows, length, 2, SHAPE.heads, SHAPE.head_dim, generator=generator)
-
-
-def test_context_returns_what_was_committed_and_the_chunk(generator: torch.Generator) -> None:
-    context = Context.empty(SHAPE, torch.empty(0), poison=True)
-    written: dict[tuple[int, int], list[Tensor]] = {}
-    for _ in range(6):
-        context.reserve()
-        for layer in range(SHAPE.layers):
-            for step in range(SHAPE.steps):
-                past = written.setdefault((layer, step), [])
-                past.append(fresh(5, generator))
-                keys, values = context.extend(layer, step, past[-1], 5)
-                expected = torch.cat(past, dim=1).permute(2, 0, 3, 1, 4)
-                assert torch.equal(keys, expected[0])
-                assert torch.equal(values, expected[1])
-        context.commit(5)
-    assert context.length == 30
-    assert context.num_bytes == sum(layer.nbytes for layer in context.layers)
-
-
-def test_padding_of_a_partial_chunk_is_not_seen(generator: torch.Generator) -> None:
-    context = Context.empty(SHAPE, torch.empty(0), poison=True)
-    context.reserve()
-    chunk = fresh(5, generator)
-    keys, values = context.extend(0, 0, chunk, 3)
-    assert torch.equal(keys, chunk[:, :3, 0].transpose(1, 2))
-    assert torch.equal(values, chunk[:, :3, 1].transpose(1, 2))
-
-
-def test_room_grows_rarely_and_spare_room_is_poisoned() -> None:
-    context = Context.empty(SHAPE, torch.empty(0), poison=True)
-    growths = 0
-    for _ in range(40):
-        before = context.capacity
-        context.reserve()
-        growths += context.capacity != before
-        assert context.capacity >= context.length + SHAPE.chunk
-        assert context.layers[0].shape[4] == context.capacity
-        assert context.layers[0][..., context.length :, :].isnan().all()
-        for layer in context.layers:
-            layer[..., context.length : context.length + SHAPE.chunk, :] = 1
-        context.commit(SHAPE.chunk)
-    assert growths < 12
-    assert context.capacity <= 1.5 * context.length + SHAPE.chunk
-
-
-def test_clones_share_nothing() -> None:
-    context = Context.empty(SHAPE, torch.empty(0), poison=False)
-    context.reserve()
-    context.layers[0].zero_()
-    context.commit(SHAPE.chunk)
-    copy = context.clone()
-    copy.layers[0].fill_(1)
-    copy.commit(SHAPE.chunk)
-    assert context.length == SHAPE.chunk
-    assert (context.layers[0] == 0).all()
 
 
 def test_tails_are_gathered_and_scattered(generator: torch.Generator) -> None:
