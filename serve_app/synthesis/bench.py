@@ -42,7 +42,8 @@ def compare(
     """Ratios reference / ours, measured in turn in this process."""
     runs: dict[str, tuple[Listener, float]] = {}
     for name, engine in (("ours", ours), ("reference", reference)):
-        serve_all(engine, voices[:1], 1.0, [0.0])  # the voice is known: both may have cached what they cache
+        # Both as they are after a first request: whatever they keep of a voice, or of memory, is there.
+        serve_all(engine, voices[:1], seconds, [0.0])
         (listener,), alone_s = serve_all(engine, voices[:1], seconds, [0.0])
         many_s = serve_all(engine, voices, seconds, [0.0] * streams)[1] if streams > 1 else alone_s
         runs[name] = (listener, many_s)
@@ -81,6 +82,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--networks", action="store_true", help="also: steps of the networks alone, bf16, ceilings")
     parser.add_argument("--left-context", type=int, metavar="N", help="with --networks: what seeing N chunks deviates")
     parser.add_argument("--steps", type=int, default=200, help="with --networks: of bf16 against fp32 (aim: over 2000)")
+    parser.add_argument(
+        "--language-precision", choices=("fp32", "int8"), default="fp32", help="of our language model's linear layers"
+    )
     parser.add_argument("--render-batch", type=int, help="chunks rendered together (default 1, on a GPU 16)")
     parser.add_argument("--json", action="store_true", help="print the last line only")
     parser.add_argument("--compare", choices=("reference",), help="run upstream's way too and print ratios")
@@ -110,7 +114,12 @@ def run(options: argparse.Namespace) -> dict[str, object]:
         device = resolve_device(options.device)
         render_batch = options.render_batch or (16 if device.type == "cuda" else 1)
         max_streams = max(*options.streams, options.most_streams or 0, _NUM_VOICES)
-        config = BenchSettings(device=options.device, max_streams=max_streams, render_batch=render_batch)
+        config = BenchSettings(
+            device=options.device,
+            max_streams=max_streams,
+            render_batch=render_batch,
+            language_precision=options.language_precision,
+        )
         engine = StreamingEngine(checkpoint, config)
         voices = [made_up_voice(seed, options.prompt_tokens) for seed in range(_NUM_VOICES)]
         if options.compare:
@@ -130,6 +139,7 @@ def run(options: argparse.Namespace) -> dict[str, object]:
             print_row("deviations", deviating)
             figures |= {"networks": networks, "deviations": deviating}
         figures |= describe(device) | {"precision": str(resolve_precision(config.precision, device)).split(".")[-1]}
+        figures["language_precision"] = config.language_precision
         figures["prefix_bytes"] = engine.prefixes.num_bytes
         if device.type == "cuda":
             figures["peak_gpu_bytes"] = torch.cuda.max_memory_allocated(device)
