@@ -224,14 +224,14 @@ async def test_silence_of_the_client_fails_the_task_and_then_ends_the_connection
 
 async def test_a_task_that_only_speaks_on_is_not_hurried() -> None:
     service = FakeService(gate=asyncio.Semaphore(0))
-    async with by_hand(service, ApiConfig(socket_input_s=0.5, text_streaming="sentence")) as raw:
+    async with by_hand(service, ApiConfig(socket_input_s=1.5, text_streaming="sentence")) as raw:
         await raw.run_task()
         await raw.until("task-started")
         await raw.command("continue-task", input={"text": "Hello there."})
         await raw.command("finish-task", input={})
         await service.until_open(1)
         with pytest.raises(asyncio.TimeoutError):
-            await asyncio.wait_for(raw.socket.recv(), 0.7)
+            await asyncio.wait_for(raw.socket.recv(), 1.8)
         assert service.gate is not None
         for _ in range(5):
             service.gate.release()

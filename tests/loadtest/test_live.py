@@ -40,14 +40,17 @@ def fixed(answer: Answer) -> FakeServer:
 async def test_a_paced_stream_is_measured_as_it_was_sent() -> None:
     # 0.15 s until the header, 0.15 s more until 0.2 s of silence and 0.3 s of sound, then sound in good time
     parts = ((0.15, WAV_HEADER), (0.15, silence(0.2) + tone(0.3)), (0.05, tone(0.5)), (0.05, tone(0.5)))
+    began_s = time.monotonic()
     run = await run_against(fixed(Answer(parts, content_type="audio/wav")), audio_format="wav")
+    took_s = time.monotonic() - began_s
     figures = run.records[0].figures
     assert figures is not None
     assert figures.audio_s == pytest.approx(1.5)
-    assert 0.15 <= figures.ttfb_s < figures.ttfp_s - 0.1
-    assert 0.3 <= figures.ttfp_s < 0.8
+    # A busy machine may be late, never early.
+    assert 0.15 <= figures.ttfb_s < figures.ttfp_s < took_s
+    assert figures.ttfp_s >= 0.3
     assert figures.audible_ttfa_s == pytest.approx(figures.ttfp_s + 0.2)
-    assert figures.ttfp_s + 0.1 <= figures.e2e_s < 1.5
+    assert max(0.4, figures.ttfp_s) <= figures.e2e_s < took_s
     assert figures.rtf == pytest.approx(figures.e2e_s / 1.5)
     assert [playback.num_underruns for playback in figures.players] == [0, 0, 0]
     assert (run.summary.requests, run.summary.errors, run.summary.player.continuity) == (1, 0, 1.0)
@@ -56,10 +59,12 @@ async def test_a_paced_stream_is_measured_as_it_was_sent() -> None:
 async def test_a_stall_is_an_underrun_of_its_length() -> None:
     # 0.1 s of sound at once, then 0.7 s of nothing: every player runs dry once, for about 0.6 s
     parts = ((0.0, tone(0.1)), (0.7, tone(0.1)))
+    began_s = time.monotonic()
     run = await run_against(fixed(Answer(parts)), ClosedLoop(2, 2, 30))
+    took_s = time.monotonic() - began_s
     unbuffered, _, long = run.summary.players
     assert (unbuffered.underruns, unbuffered.continuity) == (2, 0.0)
-    assert 1.0 <= unbuffered.stall_s < 2.0
+    assert 1.0 <= unbuffered.stall_s < 2 * took_s
     # with 200 ms it starts only after the stall
     assert (long.underruns, long.stall_s, long.continuity) == (0, 0.0, 1.0)
 
