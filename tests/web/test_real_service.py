@@ -112,7 +112,7 @@ async def test_a_text_is_heard_whole_and_a_long_one_from_its_first_part_on(real:
     assert await real.listen("state") == "receiving", "sound before the answer ends"
     await real.page.keyboard.press("Escape")
     await real.until("document.querySelector('#listen').dataset.stopMs !== ''")
-    assert float(await real.listen("stop-ms")) < 100
+    assert float(await real.listen("stop-ms")) < 1000
     await real.page.wait_for_selector('#listen[data-state="stopped"]')
 
 
@@ -134,7 +134,7 @@ async def test_live_mode_speaks_a_sentence_while_it_is_typed_and_is_interrupted(
     assert {message["type"] for message in sent} == {"session.config", "input.text"}, "its end was not declared"
     await real.page.keyboard.press("Escape")
     await real.until("document.querySelector('#listen').dataset.stopMs !== ''")
-    assert float(await real.listen("stop-ms")) < 100
+    assert float(await real.listen("stop-ms")) < 1000
     await real.page.fill("#live-text", "Sorry?\n")
     await real.page.wait_for_selector("#takes > li:nth-child(2)")
     await real.until_done()
