@@ -7,6 +7,7 @@ thing that reaches back without limit. It holds back the newest frames until wha
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -50,19 +51,34 @@ class VocoderState:
 
 
 @dataclass(frozen=True, slots=True)
-class _Window:
-    """What one stream renders now, all in frames. Windows of one shape run as one batch.
+class Window:
+    """What one stream renders now, all in frames.
 
     num_context: frames of mel before the window, for the pitch; 0 only at the start of the utterance.
+    num_past: from the window's start, those that are not needed again.
+    final: the utterance ends where the window does.
     """
 
     num_context: int
     num_frames: int
     wanted: range
+    num_past: int
+    final: bool
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
         return (self.num_context, self.num_frames, self.wanted.start, self.wanted.stop)
+
+
+class Windows(Protocol):
+    """How the windows of a batch are computed."""
+
+    def render(self, states: Sequence[VocoderState], windows: Sequence[Window]) -> list[tuple[Tensor, Tensor]]:
+        """Of each stream the wanted samples, [S], and the phase, fp64 [tones], at the last frame that is past.
+
+        Changes no state.
+        """
+        ...
 
 
 class Vocoder(nn.Module):
@@ -81,6 +97,7 @@ class Vocoder(nn.Module):
         # which changes samples by less than 2e-6 (random weights of gain 0.85; 2e-4 where the samples clip, gain 1).
         exact = self.decoder.reach.right + 1
         self.lookahead_frames = exact if lookahead_frames is None else lookahead_frames
+        self.windows: Windows = WindowsAlike(self)
 
     @classmethod
     @torch.no_grad()
@@ -121,15 +138,13 @@ class Vocoder(nn.Module):
         windows = [self._receive(*arrival) for arrival in zip(states, mels, final, strict=True)]
         outputs = [self.source.weight.new_empty(0)] * len(states)
         busy = [index for index, window in enumerate(windows) if len(window.wanted)]
-        busy.sort(key=lambda index: windows[index].shape)
-        for _, group in groupby(busy, key=lambda index: windows[index].shape):
-            members = list(group)
-            samples = self._render_alike([states[index] for index in members], windows[members[0]])
-            for index, row in zip(members, samples, strict=True):
-                outputs[index] = row
+        rendered = self.windows.render([states[index] for index in busy], [windows[index] for index in busy])
+        for index, (samples, phase) in zip(busy, rendered, strict=True):
+            outputs[index] = samples
+            self._move_on(states[index], windows[index], phase)
         return outputs
 
-    def _receive(self, state: VocoderState, mel: Tensor, final: bool) -> _Window:
+    def _receive(self, state: VocoderState, mel: Tensor, final: bool) -> Window:
         """Appends the frames and says what can be rendered."""
         state.mel = torch.cat((state.mel, mel.to(state.mel)))
         state.num_frames += len(mel)
@@ -140,33 +155,49 @@ class Vocoder(nn.Module):
         shape = (state.num_frames - num_drawn, self.dims.samples_per_frame)
         # Frames of 480 samples are whole blocks of the generator, so that the cut into calls does not change the noise.
         fresh = torch.randn(shape, generator=state.generator)
-        state.noise = torch.cat((state.noise, fresh.to(state.noise)))
-        return _Window(
+        state.noise = torch.cat((state.noise, fresh.to(state.noise, non_blocking=True)))
+        num_past = max(0, end - state.window_start - self.decoder.reach.left)
+        return Window(
             num_context=min(PITCH_CONTEXT, state.window_start),
             num_frames=state.num_frames - state.window_start,
             wanted=range(state.num_emitted - state.window_start, end - state.window_start),
+            # A window is the utterance's first, or has all of the pitch's context before it.
+            num_past=num_past if state.window_start + num_past >= PITCH_CONTEXT else 0,
+            final=final,
         )
 
-    def _render_alike(self, states: Sequence[VocoderState], window: _Window) -> Tensor:
-        """-> [B, S]. Moves every state on."""
+    def _move_on(self, state: VocoderState, window: Window, phase: Tensor) -> None:
+        state.num_emitted = state.window_start + window.wanted.stop
+        state.window_start += window.num_past
+        state.phase = phase
+        state.noise = state.noise[window.num_past :].clone()
+        num_kept = state.num_frames - state.window_start + min(PITCH_CONTEXT, state.window_start)
+        state.mel = state.mel[len(state.mel) - num_kept :].clone()
+
+
+class WindowsAlike:
+    """Windows of one shape run as one batch, nothing is padded: what a CPU does best."""
+
+    def __init__(self, vocoder: Vocoder) -> None:
+        self._pitch, self._source, self._decoder = vocoder.pitch, vocoder.source, vocoder.decoder
+
+    def render(self, states: Sequence[VocoderState], windows: Sequence[Window]) -> list[tuple[Tensor, Tensor]]:
+        outputs: dict[int, tuple[Tensor, Tensor]] = {}
+        order = sorted(range(len(windows)), key=lambda index: windows[index].shape)
+        for _, group in groupby(order, key=lambda index: windows[index].shape):
+            members = list(group)
+            samples, phases = self._render_alike([states[index] for index in members], windows[members[0]])
+            outputs |= zip(members, zip(samples, phases, strict=True), strict=True)
+        return [outputs[index] for index in range(len(windows))]
+
+    def _render_alike(self, states: Sequence[VocoderState], window: Window) -> tuple[Tensor, Tensor]:
+        """-> [B, S], and the phases [B, tones]."""
         mel = torch.stack([state.mel for state in states])
         phase = torch.stack([state.phase for state in states])
         noise = torch.stack([state.noise for state in states])
-        pitch = self.pitch(mel)[:, window.num_context :]
-        excitation = self.source(pitch, phase, noise, at_start=window.num_context == 0)
-        samples: Tensor = self.decoder(mel[:, window.num_context :], excitation, window.wanted)
-        num_past = max(0, window.wanted.stop - self.decoder.reach.left)
-        if num_past:
-            phase = self.source.advance(phase, self.source.increments(pitch[:, :num_past]))[:, -1]
-        for state, stream_phase in zip(states, phase, strict=True):
-            self._move_on(state, window.wanted.stop, num_past, stream_phase)
-        return samples
-
-    def _move_on(self, state: VocoderState, num_rendered: int, num_past: int, phase: Tensor) -> None:
-        """num_rendered, num_past: frames from the window's start that are rendered, and that are no longer needed."""
-        state.num_emitted = state.window_start + num_rendered
-        state.window_start += num_past
-        state.phase = phase
-        state.noise = state.noise[num_past:].clone()
-        num_kept = state.num_frames - state.window_start + min(PITCH_CONTEXT, state.window_start)
-        state.mel = state.mel[len(state.mel) - num_kept :].clone()
+        pitch = self._pitch(mel)[:, window.num_context :]
+        excitation = self._source(pitch, phase, noise, at_start=window.num_context == 0)
+        samples: Tensor = self._decoder(mel[:, window.num_context :], excitation, window.wanted)
+        if window.num_past:
+            phase = self._source.advance(phase, self._source.increments(pitch[:, : window.num_past]))[:, -1]
+        return samples, phase

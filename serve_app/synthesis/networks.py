@@ -6,6 +6,7 @@ import torch
 
 from serve_app.errors import CheckpointError
 from serve_app.model.checkpoint import Checkpoint
+from serve_app.model.fixed_windows import FixedWindows
 from serve_app.model.flow import Flow, RaggedChunks
 from serve_app.model.int8_linear import use_int8
 from serve_app.model.kv_cache import KVCache
@@ -65,6 +66,7 @@ class Networks:
         if num_pages < 1:
             raise CheckpointError("the memory for streams does not hold a second of speech")
         flow.chunks = PagedChunks(flow, num_pages, graphs.wrap)
+        vocoder.windows = FixedWindows(vocoder, dims.flow.chunk_frames, graphs.wrap)
         return cls(model, cache, flow, vocoder, graphs, limit)
 
 

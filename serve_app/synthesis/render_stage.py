@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from serve_app.messages import Float32Array, VoicePrompt
+from serve_app.model.fixed_windows import FixedWindows
 from serve_app.model.flow import Flow, FlowState
 from serve_app.model.paged_chunks import PagedChunks, PagedKept, page_bytes
 from serve_app.model.vocoder import Vocoder, VocoderState
@@ -147,6 +148,8 @@ class RenderStage:
         """Calls every bucket once where shapes are fixed: warm-up."""
         if isinstance(self._flow.chunks, PagedChunks):
             self._flow.chunks.rehearse(max_streams, -(-max_tokens // self._chunk_tokens))
+        if isinstance(self._vocoder.windows, FixedWindows):
+            self._vocoder.windows.rehearse(max_streams)
 
     def count(self, stream: SpeechStream) -> None:
         """Updates how many tokens are missing before the stream's next chunk can be rendered."""

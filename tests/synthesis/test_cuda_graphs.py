@@ -7,12 +7,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from serve_app.model.fixed_windows import FixedWindows
 from serve_app.model.flow import Flow
 from serve_app.model.paged_chunks import PagedChunks
 from serve_app.model.toy_checkpoint import Draw, flow_tensors
+from serve_app.model.vocoder import Vocoder
 from serve_app.synthesis.cuda_graphs import FixedCall, Graphs
 from tests.model.test_flow import BOUND, Utterance
-from tests.model.upstream_networks import FLOW_DIMS
+from tests.model.test_vocoder import random_mel
+from tests.model.upstream_networks import FLOW_DIMS, VOCODER_DIMS, UpstreamVocoder
 
 
 def record(call: FixedCall, inputs: tuple[Tensor, ...]) -> tuple[Callable[[], None], tuple[Tensor, ...]]:
@@ -84,3 +87,25 @@ def test_a_flow_of_captured_chunks_equals_the_eager_one() -> None:
     assert graphs.num_captured == 4, "every shape was known"
     for whole, parts in zip(expected, mels, strict=True):
         assert (torch.cat(parts) - whole).abs().max() < BOUND
+
+
+def test_a_vocoder_of_captured_windows_equals_the_eager_one() -> None:
+    torch.set_num_threads(1)
+    tensors = UpstreamVocoder.build(VOCODER_DIMS, seed=1).tensors
+    eager, captured = (Vocoder.from_tensors(VOCODER_DIMS, tensors) for _ in range(2))
+    graphs = Graphs(record)
+    captured.windows = windows = FixedWindows(captured, 50, graphs.wrap)
+    with graphs.capturing():
+        windows.rehearse(max_streams=2)
+    assert graphs.num_captured == 3 * 4 * 2, "kinds, sizes, batches"
+    mels = [random_mel(124, seed) for seed in range(2)]
+    samples = []
+    for vocoder in (eager, captured):
+        states = [vocoder.open(seed) for seed in range(2)]
+        turns = zip(*(torch.split(mel, [24, 50, 50]) for mel in mels), strict=True)
+        parts = [vocoder.render(states, turn, [number == 2] * 2) for number, turn in enumerate(turns)]
+        samples.append([torch.cat(of_one) for of_one in zip(*parts, strict=True)])
+    assert graphs.num_captured == 24, "every shape was known"
+    for whole, streamed in zip(*samples, strict=True):
+        assert len(whole) == 124 * VOCODER_DIMS.samples_per_frame
+        assert (streamed - whole).abs().max() < BOUND
