@@ -1,4 +1,4 @@
-"""Exceptions inside a step: a stream whose own step fails ends with an error, the others sound as if it had not been."""
+"""Exceptions inside a step: a stream whose own step fails ends with an error; the others never hear of it."""
 
 import logging
 from typing import Any
