@@ -1,6 +1,7 @@
 """Clients that vanish at random moments, over HTTP and both WebSockets: what they held must be free at once."""
 
 import asyncio
+import contextlib
 import json
 import random
 import socket
@@ -95,7 +96,8 @@ async def leave_socket(url: str, path: str, frames: list[dict[str, object]], pat
 
 def reset(transport: asyncio.BaseTransport) -> None:
     """Without a goodbye, as a vanished machine's kernel does it: the server learns of it from the network alone."""
-    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    with contextlib.suppress(OSError):  # the server has closed it before
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     cast(asyncio.Transport, transport).abort()
 
 
