@@ -188,7 +188,7 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--voices-dir", type=Path, default=Path("configs/voices"))
     parser.add_argument("--voices", default="clara,martin,nora")
-    parser.add_argument("--sentences", type=int, default=3)
+    parser.add_argument("--sentences", type=int, default=6, help="each voice reads them, after each treatment")
     parser.add_argument("--conditions", default=",".join(SPOILS), help="of: " + ", ".join(SPOILS))
     arguments = parser.parse_args()
     conditions = arguments.conditions.split(",")
@@ -211,7 +211,7 @@ def main() -> None:
                 figures = (round(result.clip_likeness, 3), round(result.speech_likeness, 3), round(wer, 3))
                 print(f"{condition:12} {treatment:12} " + " ".join(f"{figure:7.3f}" for figure in figures), flush=True)
                 rows.append({"condition": condition, "treatment": treatment, "clip": figures[0]})
-                rows[-1] |= {"speech": figures[1], "wer": figures[2]}
+                rows[-1] |= {"speech": figures[1], "wer": figures[2], "words": result.errors.total}
         finally:
             speaker.stop()
     print(json.dumps({"checkpoint": arguments.checkpoint.name, "voices": list(clips), "rows": rows}))

@@ -1,7 +1,8 @@
 """The judge of intelligibility: whisper-base writes down what it hears.
 
-Short sentences are packed into windows: whisper always looks at 30 s, so one at a time would cost ten times as much,
-and it invents words in what it takes for an unfinished recording.
+Short sentences are packed into windows: whisper always looks at 30 s, so one at a time would cost four times as much,
+and it invents words in what it takes for an unfinished recording. No window holds a text twice: whisper takes the
+second time for its own loop and stops, so that good speech counted as unheard (65 % word errors instead of 14 %).
 """
 
 import importlib.resources
@@ -69,12 +70,16 @@ class Transcriber:
 
 
 def packed(clips: Sequence[Clip]) -> Iterator[Sequence[Clip]]:
-    """Clips in order, as many together as fit into a window with a gap around each; a longer one stands alone."""
+    """Clips in order, as many together as fit into a window with a gap around each; a longer one stands alone.
+
+    A text that is in the window already begins the next one.
+    """
     window: list[Clip] = []
     used_s = GAP_S
     for text, samples in clips:
         length_s = len(samples) / SAMPLE_RATE_HZ + GAP_S
-        if window and used_s + length_s > WINDOW_S:
+        repeated = any(words(text) == words(other) for other, _ in window)
+        if window and (repeated or used_s + length_s > WINDOW_S):
             yield window
             window, used_s = [], GAP_S
         window.append((text, samples))

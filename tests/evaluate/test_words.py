@@ -26,6 +26,13 @@ def test_windows_hold_whole_clips_and_are_never_too_long() -> None:
     assert list(packed([])) == []
 
 
+def test_no_window_holds_a_text_twice() -> None:
+    """Three voices that read the same sentences: whisper hears the second reading as a loop and falls silent."""
+    texts = ["One.", "Two!", "one", "Two!", "Three.", "One."]
+    windows = [[text for text, _ in window] for window in packed([(text, clip(1)) for text in texts])]
+    assert windows == [["One.", "Two!"], ["one", "Two!", "Three."], ["One."]]
+
+
 def test_errors_are_counted_over_all_windows() -> None:
     heard = iter(["one two three", "nothing at all"])
     seen: list[tuple[str, str]] = []
