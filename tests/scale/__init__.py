@@ -8,5 +8,5 @@
     python -m tests.scale.overhead         the service against the bare engine, in both proxy modes
     python -m tests.scale.small_end        listeners that one replica holds, against what its cost table predicts
 
-Each ends in one JSON line.
+Each ends in one JSON line, and in exit status 1 where a bound of its own does not hold.
 """

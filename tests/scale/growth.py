@@ -4,28 +4,20 @@ A replica takes four listeners here, each in real time. They come one by one, an
 size that its policy wants for those who are there: so whoever comes must find room, and nobody may be refused.
 """
 
-import json
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 from tests.scale.cluster import ServedCluster, deployment, served_cluster, settings_of, toy_checkpoint, wait_until
 from tests.scale.listeners import Listener
+from tests.scale.program import Figures, run_program
 
 STREAMS_EACH = 4
 LISTENERS = 8
 POLICY = {"spare_share": 0.25, "down_share": 0.6}
 
 
-def main() -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as scratch:
-        figures = grow_and_shrink(Path(scratch))
-    print(json.dumps(figures))
-    return figures
-
-
-def grow_and_shrink(scratch: Path) -> dict[str, Any]:
+def grow_and_shrink(scratch: Path) -> Figures:
     checkpoint = toy_checkpoint(scratch)
     with served_cluster({"num_cpus": 8}) as cluster:
         cluster.deploy(autoscaled(checkpoint, scratch / "voices"))
@@ -86,5 +78,13 @@ def autoscaled(checkpoint: Path, store: Path) -> dict[str, Any]:
     return settings
 
 
+def bounds(figures: Figures) -> dict[str, bool]:
+    return {
+        "nobody is refused": set(figures["statuses"]) == {200},
+        "no stream breaks": figures["problems"] == [],
+        "it grows to three": figures["most_replicas"] == 3,
+    }
+
+
 if __name__ == "__main__":
-    main()
+    run_program(__doc__, grow_and_shrink, bounds)

@@ -3,27 +3,18 @@
 Four replicas at a quarter each fill it; a fifth waits, and harms nobody; it starts when a second GPU comes.
 """
 
-import json
-import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import httpx
 
 from tests.scale.cluster import ServedCluster, deployment, served_cluster, settings_of, toy_checkpoint, wait_until
+from tests.scale.program import Figures, run_program
 
 WATCHED_S = 5.0
 
 
-def main() -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as scratch:
-        figures = fill(Path(scratch))
-    print(json.dumps(figures))
-    return figures
-
-
-def fill(scratch: Path) -> dict[str, Any]:
+def fill(scratch: Path) -> Figures:
     settings = settings_of("gpu.yaml", toy_checkpoint(scratch), scratch / "voices")
     settings["applications"][0]["args"]["synthesis"]["device"] = "cpu"
     as_shipped = deployment(settings, "Synthesis")
@@ -75,5 +66,14 @@ def spoken_for(cluster: ServedCluster, seconds: float) -> dict[int, int]:
     return statuses
 
 
+def bounds(figures: Figures) -> dict[str, bool]:
+    return {
+        "the file as shipped fills one GPU": figures["shipped_replicas"] * figures["shipped_num_gpus"] == 1,
+        "four at a quarter each take one GPU": figures["gpus_taken_by_four"] == 1,
+        "a fifth waits": figures["states_of_five"] == ["RUNNING"] * 4 + ["STARTING"],
+        "and harms nobody": set(figures["answers_while_one_waits"]) == {200},
+    }
+
+
 if __name__ == "__main__":
-    main()
+    run_program(__doc__, fill, bounds)

@@ -4,28 +4,19 @@ Nothing is edited but the model's path (and, on this one machine, where to liste
 the engine then takes the CPU, by itself.
 """
 
-import json
-import tempfile
 from pathlib import Path
-from typing import Any
 
 import httpx
 import yaml
 
 from tests.conftest import ROOT
 from tests.scale.cluster import THROUGHPUT, served_cluster, toy_checkpoint
+from tests.scale.program import Figures, run_program
 
 LEAST = {"Ingress": 2, "Preprocess": 2, "Synthesis": 1}
 
 
-def main() -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as scratch:
-        figures = serve(Path(scratch))
-    print(json.dumps(figures))
-    return figures
-
-
-def serve(scratch: Path) -> dict[str, Any]:
+def serve(scratch: Path) -> Figures:
     settings = yaml.safe_load((ROOT / "configs/cluster.yaml").read_text())
     settings["applications"][0]["args"]["checkpoint"] = str(toy_checkpoint(scratch))
     node = {"num_cpus": 8, "num_gpus": 1}
@@ -40,5 +31,13 @@ def serve(scratch: Path) -> dict[str, Any]:
     return {"nodes": nodes, "status": reply.status_code, "bytes": len(reply.content)}
 
 
+def bounds(figures: Figures) -> dict[str, bool]:
+    nodes = figures["nodes"]
+    return {
+        "ingress and preprocessing are on both nodes": nodes["Ingress"] == nodes["Preprocess"] == 2,
+        "it speaks": figures["status"] == 200 and figures["bytes"] > 1000,
+    }
+
+
 if __name__ == "__main__":
-    main()
+    run_program(__doc__, serve, bounds)

@@ -8,10 +8,8 @@ before has been listening for a while. Those who are in must not stall.
 import json
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 from serve_app.synthesis.capacity import Capacity
 from serve_app.synthesis.scheduler import Limits
@@ -19,6 +17,7 @@ from serve_app.synthesis.simulate import read_costs
 from tests.conftest import ROOT
 from tests.scale.cluster import served_cluster, settings_of, wait_until
 from tests.scale.listeners import Listener
+from tests.scale.program import Figures, run_program
 
 DEMO = ROOT / "pretrained_models/cosyvoice2-demo"
 BETWEEN_S = 4.0
@@ -26,14 +25,7 @@ STAY_S = 15.0
 MOST = 32
 
 
-def main() -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as scratch:
-        figures = fill(Path(scratch))
-    print(json.dumps(figures))
-    return figures
-
-
-def fill(scratch: Path) -> dict[str, Any]:
+def fill(scratch: Path) -> Figures:
     settings = settings_of("local.yaml", DEMO, scratch / "voices")
     synthesis = settings["applications"][0]["args"]["synthesis"]
     synthesis |= {"max_streams": MOST, "max_lead_s": 1.0}  # the engine's time alone decides; in real time
@@ -77,5 +69,13 @@ def measured_costs(path: Path, threads: int) -> Path:
     return path
 
 
+def bounds(figures: Figures) -> dict[str, bool]:
+    return {
+        "whoever is taken hears all of it": figures["problems"] == [],
+        "who comes on top is refused": figures["next_status"] == 429,
+        "at least one is held": figures["held"] >= 1,
+    }
+
+
 if __name__ == "__main__":
-    main()
+    run_program(__doc__, fill, bounds)

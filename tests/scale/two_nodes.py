@@ -6,8 +6,6 @@ answered; what was lost is started again where there is room; a voice registered
 
 import asyncio
 import io
-import json
-import tempfile
 import threading
 import time
 from collections import Counter
@@ -23,6 +21,7 @@ from serve_app.loadtest.session import Run, Session
 from serve_app.loadtest.target import Target, endpoint_of
 from tests.scale.cluster import ServedCluster, deployment, served_cluster, settings_of, toy_checkpoint, wait_until
 from tests.scale.listeners import Listener
+from tests.scale.program import Figures, run_program
 
 RATE_HZ = 0.6
 BEFORE_S = 12.0
@@ -32,14 +31,7 @@ GRAPH = ("Ingress", "Preprocess", "Synthesis")
 VOICES = ("clara", "helen", "martin", "nora")
 
 
-def main() -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as scratch:
-        figures = remove_a_node(Path(scratch))
-    print(json.dumps(figures))
-    return figures
-
-
-def remove_a_node(scratch: Path) -> dict[str, Any]:
+def remove_a_node(scratch: Path) -> Figures:
     checkpoint = toy_checkpoint(scratch)
     with served_cluster({"num_cpus": 8}, {"num_cpus": 8}) as cluster:
         cluster.deploy(two_of_each(checkpoint, scratch / "voices"))
@@ -136,7 +128,7 @@ class Loading:
         return self._run
 
 
-def told(run: Run, removed_s: float) -> dict[str, Any]:
+def told(run: Run, removed_s: float) -> Figures:
     """Figures. in_flight: open when the node went away; others: everything else."""
     in_flight = [r for r in run.records if r.sent_s <= removed_s <= r.due_s + r.ended_s]
     others = [r for r in run.records if r not in in_flight]
@@ -158,10 +150,19 @@ def told(run: Run, removed_s: float) -> dict[str, Any]:
                 f"due {record.due_s:5.1f} s  ended {record.due_s + record.ended_s:5.1f} s  {record.error}: "
                 f"{record.error_detail}"
             )
-    for name, value in figures.items():
-        print(f"{name:32} {value}")
     return figures
 
 
+def bounds(figures: Figures) -> dict[str, bool]:
+    return {
+        "every deployment is on both nodes": figures["on_both_nodes"],
+        "no other request fails": figures["others"] >= 10 and figures["others_failed"] == {},
+        "streams break visibly, never as if they were whole": set(figures["in_flight_broken"]) <= {"broken_body"}
+        and figures["long_ended_too_soon"] == 0,
+        "the streams of the other node go on": figures["long_broken"] < figures["long_streams"],
+        "the voice is still there": figures["voice_is_listed"] and figures["voice_speaks"],
+    }
+
+
 if __name__ == "__main__":
-    main()
+    run_program(__doc__, remove_a_node, bounds)

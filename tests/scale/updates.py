@@ -4,8 +4,6 @@ First its `user_config`, which takes effect at once; then its arguments, which r
 replicas. Every stream that had begun ends whole: as long as the same request's when nothing happens.
 """
 
-import json
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -16,19 +14,14 @@ import httpx
 
 from tests.scale.cluster import ServedCluster, deployment, served_cluster, settings_of, toy_checkpoint, wait_until
 from tests.scale.listeners import SENTENCE, Listener
+from tests.scale.program import Figures, run_program
 
 STREAMS = 3
+CHANGES = ("hot", "redeploy", "fewer")
 TEXT = SENTENCE * 10
 
 
-def main() -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as scratch:
-        figures = change(Path(scratch))
-    print(json.dumps(figures))
-    return figures
-
-
-def change(scratch: Path) -> dict[str, Any]:
+def change(scratch: Path) -> Figures:
     settings = small(toy_checkpoint(scratch), scratch / "voices")
     with served_cluster({"num_cpus": 8}) as cluster:
         cluster.deploy(settings)
@@ -126,5 +119,16 @@ def statuses_while(cluster: ServedCluster, condition: Callable[[], bool]) -> dic
     return dict(statuses)
 
 
+def bounds(figures: Figures) -> dict[str, bool]:
+    whole = figures["whole_bytes"]
+    return {
+        "a stream is long enough to be disturbed": whole > 100_000,
+        **{f"{each}: every stream ends whole": figures[f"{each}_bytes"] == [whole] * STREAMS for each in CHANGES},
+        "a hot change replaces no replica": figures["hot_same_replicas"],
+        "a hot change takes effect while streams are open": figures["hot_open_when_in_effect"] >= 1,
+        "requests are answered during a redeploy": set(figures["redeploy_meanwhile"]) == {200},
+    }
+
+
 if __name__ == "__main__":
-    main()
+    run_program(__doc__, change, bounds)
