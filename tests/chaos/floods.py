@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from websockets.asyncio.client import connect
 
+from tests.chaos.calibration import CALIBRATION_S, capacity
 from tests.chaos.crowd import overhear, request_bytes
 from tests.chaos.listeners import Heard, client_for, listen, speech_body, until_served
 from tests.chaos.processes import Holdings, holdings, total
@@ -19,11 +20,6 @@ from tests.chaos.results import Table
 from tests.chaos.target import running
 from tests.conftest import Service
 
-NUM_ASKING = 8
-"""As many as `configs/local.yaml` has places: with more the engine would be no busier."""
-WARM_UP_S = 5.0
-CALIBRATION_S = 25.0
-TRY_AGAIN_S = 0.1
 MIN_GAPLESS = 0.99
 REFUSED_WITHIN_S = 0.1
 MAX_MEMORY_GROWTH = 0.05
@@ -38,27 +34,6 @@ COLUMNS = (
     "memory",
     "first request afterwards",
 )
-
-
-async def capacity(url: str, num_clients: int = NUM_ASKING, seconds: float = CALIBRATION_S) -> float:
-    """Requests per second that this service completes while so many clients ask, one request after another.
-
-    What was begun before the window and is completed in it counts, as does not what is completed after it.
-    """
-    begin_s = time.monotonic() + WARM_UP_S
-    end_s = begin_s + seconds
-    done = 0
-
-    async def ask_again(client_number: int) -> None:
-        nonlocal done
-        while time.monotonic() < end_s:
-            heard = await overhear(url, speech_body(seed=client_number))
-            done += heard.is_success and begin_s <= heard.ended_at_s < end_s
-            if not heard.is_success:
-                await asyncio.sleep(TRY_AGAIN_S)
-
-    await asyncio.gather(*(ask_again(number) for number in range(num_clients)))
-    return done / seconds
 
 
 async def flood(url: str, per_second: float, seconds: float) -> tuple[list[Heard], float]:
@@ -87,11 +62,11 @@ async def usual_first_s(url: str) -> float:
 def run_flood(service: Service, name: str, factor: float, seconds: float, is_bound: bool, table: Table) -> None:
     """One row: `factor` times the measured capacity. is_bound: whether the goals of a flood apply to it."""
     root = service.process.pid
-    completed = asyncio.run(capacity(service.url))
+    most = asyncio.run(capacity(service.url))
     time.sleep(3)
     usual_s = asyncio.run(usual_first_s(service.url))
     before = total(holdings(root))
-    heard, sent_per_s = asyncio.run(flood(service.url, factor * completed, seconds))
+    heard, sent_per_s = asyncio.run(flood(service.url, factor * most.requests_per_s, seconds))
     ended_s = time.monotonic()
     first_s, _ = asyncio.run(until_served(service.url, ended_s))
     num_open = service.num_open_streams()
@@ -105,7 +80,7 @@ def run_flood(service: Service, name: str, factor: float, seconds: float, is_bou
     gapless = sum(one.is_gapless for one in taken) / max(1, len(taken))
     in_time = float(np.mean(waits_ms <= REFUSED_WITHIN_S * 1000))
     table.add(
-        f"{name}: {sent_per_s:.1f} requests/s for {seconds:g} s, {sent_per_s / completed:.1f} x {completed:.2f}",
+        f"{name}: {sent_per_s:.1f} requests/s for {seconds:g} s, {sent_per_s / most.requests_per_s:.1f} x {most}",
         len(taken),
         f"{gapless:.1%}, whole {sum(o.whole for o in taken) / max(1, len(taken)):.1%}",
         (codes or "none") + ("" if polite else ", some without Retry-After"),
@@ -235,7 +210,7 @@ def run_floods(
             if load == max_load:
                 run_lurkers(service, idle, slow, table)
     table.remarks.append(
-        f"Capacity: requests completed per second while {NUM_ASKING} clients ask one after another, for "
+        "Capacity: what a closed loop of as many clients as are admitted makes in "
         f"{CALIBRATION_S:g} s. Gapless: a player that starts with 200 ms in hand never runs dry. Memory: of proxy and "
         "replicas."
     )
