@@ -129,6 +129,7 @@ async def engine_faults(service: Service, table: Table) -> float:
         told_so = all(not victim.is_success and victim.status in (200, 429, 500, 503) for victim in victims)
         table.require(told_so, f"{name}: the streams it hit break visibly, or were refused before their first sound")
         table.require(knew_s <= MAX_SILENCE_S, f"{name}: its client knows within {MAX_SILENCE_S:g} s")
+        table.require(beside.is_success or seed == HANG, f"{name}: the bystander hears all of it")
         assert service.num_open_streams() == 0
     return recovery_s
 
