@@ -13,7 +13,10 @@ from serve_app.preprocess.reference_audio import Clip, decode
 from serve_app.preprocess.voice_activity import FRAME, VoiceActivity, runs, speech_frames
 
 _BEST_S = 15.0
-_MARGIN_S, _PAUSE_S, _LONG_PAUSE_S = 0.15, 0.4, 0.8
+_MARGIN_S = 0.15
+"""Kept before and after speech: the network hears soft beginnings and ends of words too late and not long enough."""
+_LONG_PAUSE_S, _PAUSE_S = 0.7, 0.4
+"""A pause this long inside a clip becomes one of that length."""
 _TAIL_S = 0.2
 """Silence after the last word, or the words that follow in synthesis begin with its end (upstream's web page too)."""
 _SPEECH_LEVEL = 10 ** (-20 / 20)
@@ -79,7 +82,7 @@ def _stretches(measured: Measured, duration_s: float, whole: bool) -> list[tuple
     kept: list[tuple[float, float]] = []
     for first, last in spoken:
         start, end = max(0.0, first - _MARGIN_S), min(duration_s, last + _MARGIN_S)
-        if kept and start - kept[-1][1] < _LONG_PAUSE_S - _PAUSE_S:
+        if kept and start - kept[-1][1] < _LONG_PAUSE_S - 2 * _MARGIN_S:
             kept[-1] = (kept[-1][0], end)
         else:
             kept.append((start, end))

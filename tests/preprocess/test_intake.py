@@ -57,6 +57,23 @@ def test_silence_is_trimmed_and_long_pauses_shortened(activity: VoiceActivity) -
     assert np.abs(taken.clip.samples[-round(0.04 * RATE) :]).max() < 0.01
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_trimming_a_clean_clip_cuts_no_word(activity: VoiceActivity, name: str) -> None:
+    """What is kept is one stretch of the clip, times a gain, and what is dropped is below -50 dB of it."""
+    samples, transcript = voice(name)
+    kept = take_in(Clip(samples, RATE), transcript, "off", activity).clip.samples.astype(np.float64)
+    size = len(kept) + len(samples)
+    overlap = np.fft.irfft(np.fft.rfft(samples, size) * np.fft.rfft(kept, size).conj(), size)
+    start = int(overlap.argmax())
+    same = samples[start : start + len(kept)].astype(np.float64)
+    kept = kept[: len(same)]
+    gain = (same @ kept) / (same @ same)
+    assert np.square(kept - gain * same).sum() < 1e-5 * np.square(kept).sum()
+    dropped = np.square(samples[:start]).sum() + np.square(samples[start + len(kept) :]).sum()
+    assert dropped < 1e-5 * np.square(samples).sum()
+    assert len(kept) < 0.9 * len(samples)
+
+
 def test_the_best_fifteen_seconds_of_a_clip_without_transcript(activity: VoiceActivity) -> None:
     parts = [np.concatenate([voice(name)[0], silence(0.6)]) for name in NAMES * 2]
     long_clip = Clip(np.concatenate(parts)[: 29 * RATE], RATE)
