@@ -134,11 +134,12 @@ class Context:
     def extend(self, layer: int, step: int, fresh: Tensor, num_valid: int) -> tuple[Tensor, Tensor]:
         """Writes a chunk's keys and values, and returns those that its queries may see.
 
-        fresh: [rows, T, 2, heads, head_dim], T <= chunk, of which the first num_valid positions are real.
+        fresh: [rows, T, 2, heads, head_dim], T <= chunk, of which the first num_valid positions are real; of the first
+            rows alone where the step needs no more.
         Returns keys and values, each [rows, heads, positions seen + num_valid, head_dim]. `commit` makes them
         permanent.
         """
-        buffer, first = self.layers[layer][step], self._first_seen()
+        buffer, first = self.layers[layer][step][:, : len(fresh)], self._first_seen()
         buffer.narrow(3, self.length, fresh.shape[1]).copy_(fresh.permute(2, 0, 3, 1, 4))
         keys, values = buffer.narrow(3, first, self.length - first + num_valid).unbind(0)
         return keys, values

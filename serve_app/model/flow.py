@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from serve_app.model import flow_encoder, flow_estimator
 from serve_app.model.context import SpareMemory
 from serve_app.model.dims import FlowDims
+from serve_app.model.first_step import FirstStep
 from serve_app.model.flow_encoder import EncoderState, FlowEncoder
 from serve_app.model.flow_estimator import ChunkRun, Estimator, EstimatorState
 from serve_app.model.layers import Projection, frozen
@@ -69,6 +70,7 @@ class ChunkInputs:
 
     ids: [n] of each, chunk and lookahead. num_tokens: of the chunk alone; the rest of C is padding.
     speakers: [B, mel_bins]. noise, prompt: [B, T, mel_bins], the prompt's mel with zeros behind it.
+    unguided: [B, T, mel_bins], the first step's velocity without the conditions; None without guidance.
     """
 
     ids: Sequence[Tensor]
@@ -76,6 +78,7 @@ class ChunkInputs:
     speakers: Tensor
     noise: Tensor
     prompt: Tensor
+    unguided: Tensor | None
 
 
 class Chunks(Protocol):
@@ -148,6 +151,7 @@ class Flow(nn.Module):
         self.noise = frozen(draw_noise(dims.mel_bins).to(self.speaker_projection.weight))
         self.left_context_chunks: int | None = None
         self.chunks: Chunks = RaggedChunks(self)
+        self._first_step: FirstStep | None = None
 
     @classmethod
     @torch.no_grad()
@@ -204,6 +208,7 @@ class Flow(nn.Module):
             torch.stack([state.speaker for state in states]),
             torch.stack([self._frames(self.noise, state) for state in states]),
             torch.stack([self._frames(state.prompt_mel, state) for state in states]),
+            self._unguided([state.num_tokens // dims.chunk_tokens for state in states], num_tokens),
         )
         mel = self.chunks.render([state.kept for state in states], inputs)
         for state, tokens, count in zip(states, ids, num_tokens, strict=True):
@@ -211,6 +216,22 @@ class Flow(nn.Module):
             if len(tokens) < window:
                 state.num_left = len(tokens) - count
         return [frames[: dims.token_mel_ratio * count] for frames, count in zip(mel, num_tokens, strict=True)]
+
+    @property
+    def is_guided(self) -> bool:
+        return self._rows > 1
+
+    @property
+    def first_step(self) -> FirstStep:
+        """Made when it is first asked for: only then device, precision and left context are settled."""
+        if self._first_step is None or self._first_step.left_context != self.left_context_chunks:
+            self._first_step = FirstStep(self.estimator, self.noise, self.left_context_chunks)
+        return self._first_step
+
+    def _unguided(self, chunks: Sequence[int], num_tokens: Sequence[int]) -> Tensor | None:
+        if not self.is_guided:
+            return None
+        return self.first_step(chunks, [self.dims.token_mel_ratio * count for count in num_tokens])
 
     def _check(self, state: FlowState, num_ids: int, num_tokens: int) -> None:
         if num_tokens == 0:
@@ -226,10 +247,13 @@ class Flow(nn.Module):
         part = frames[start : start + length]
         return F.pad(part, (0, 0, 0, length - len(part)))
 
-    def solve(self, mu: Tensor, speakers: Tensor, noise: Tensor, prompt: Tensor, run: ChunkRun) -> Tensor:
+    def solve(
+        self, mu: Tensor, speakers: Tensor, noise: Tensor, prompt: Tensor, unguided: Tensor | None, run: ChunkRun
+    ) -> Tensor:
         """Euler's method with classifier-free guidance.
 
-        mu, noise, prompt: [B, T, mel_bins]; speakers: [B, mel_bins] -> [B, T, mel_bins].
+        mu, noise, prompt, unguided: [B, T, mel_bins]; speakers: [B, mel_bins] -> [B, T, mel_bins].
+        unguided: the first step's velocity without the conditions; None: it is evaluated like that of every other step.
         """
         bins, guidance = self.dims.mel_bins, self.dims.cfg_rate
         # The estimator's input: the state of the solver, then the conditions; zeros for the row without them.
@@ -241,10 +265,13 @@ class Flow(nn.Module):
         x = noise
         for step, size in enumerate(self._step_sizes):
             rows[..., :bins] = x[:, None]
-            velocities = self.estimator(rows.flatten(0, 1), run, step)
-            guided, *unguided = velocities.view(-1, self._rows, *x.shape[1:]).unbind(1)
+            if step == 0 and unguided is not None:
+                guided, others = self.estimator(conditioned, run, step), [unguided]
+            else:
+                velocities = self.estimator(rows.flatten(0, 1), run, step)
+                guided, *others = velocities.view(-1, self._rows, *x.shape[1:]).unbind(1)
             x = x.add(guided, alpha=size * (1 + guidance))
-            for velocity in unguided:
+            for velocity in others:
                 x.sub_(velocity, alpha=size * guidance)
         return x
 
@@ -287,7 +314,9 @@ class RaggedChunks:
         mu = self._encoder([stream.encoder for stream in own], inputs.ids, inputs.num_tokens)
         states = [stream.estimator for stream in own]
         run = self._estimator.begin(states, num_frames)
-        mel = self._solve(mu, inputs.speakers, inputs.noise[:, :length], inputs.prompt[:, :length], run)
+        unguided = None if inputs.unguided is None else inputs.unguided[:, :length]
+        frames = inputs.noise[:, :length], inputs.prompt[:, :length]
+        mel = self._solve(mu, inputs.speakers, *frames, unguided, run)
         self._estimator.commit(run, states, num_frames)
         return mel
 

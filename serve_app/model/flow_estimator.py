@@ -109,9 +109,11 @@ class ChunkRun:
     _next_tails: Iterator[Tensor] = field(default_factory=lambda: iter(()))
     _next_layer: Iterator[int] = field(default_factory=itertools.count)
 
-    def begin_step(self, step: int, tail_widths: list[int]) -> None:
+    def begin_step(self, step: int, num_rows: int, tail_widths: list[int]) -> None:
+        """num_rows: B * rows, or B where the first row of each stream runs alone."""
         self.step = step
-        self._next_tails = iter(torch.split(self.tails[step], tail_widths, dim=-1))
+        tails = self.tails[step][:: self.tails.shape[1] // num_rows]
+        self._next_tails = iter(torch.split(tails, tail_widths, dim=-1))
         self._next_layer = itertools.count()
 
     def next_tail(self) -> Tensor:
@@ -249,8 +251,11 @@ class Estimator(nn.Module):
             state.context.commit(count)
 
     def forward(self, x: Tensor, run: ChunkRun, step: int) -> Tensor:
-        """x: [B * rows, T, in_channels], a stream's rows beside each other -> [B * rows, T, out_channels]."""
-        run.begin_step(step, self._tail_widths)
+        """x: [B * rows, T, in_channels], a stream's rows beside each other -> [B * rows, T, out_channels].
+
+        Or [B, T, in_channels] for the first row of each stream alone.
+        """
+        run.begin_step(step, len(x), self._tail_widths)
         first, *middle, last = self.stages
         skip = first(x, run)
         x = self.down_conv(skip, run.next_tail())

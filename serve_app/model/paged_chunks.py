@@ -113,9 +113,10 @@ class PagedChunks:
         batch = bucket(len(own), BATCH_BUCKETS)
         context = bucket(max(len(stream.pages) for stream in own), CONTEXT_BUCKETS)
         idle = batch - len(own)
+        unguided = inputs.noise if inputs.unguided is None else inputs.unguided
         mel, *tails = self._call(
             self._ids(inputs.ids, batch),
-            *(_pad(tensor, idle) for tensor in (inputs.speakers, inputs.noise, inputs.prompt)),
+            *(_pad(tensor, idle) for tensor in (inputs.speakers, inputs.noise, inputs.prompt, unguided)),
             *self._places(own, inputs.num_tokens, batch, context),
             _pad(torch.stack([stream.tails[0] for stream in own]), idle),
             *(_pad(torch.cat([stream.tails[i] for stream in own]), idle) for i in (1, 2)),
@@ -128,6 +129,8 @@ class PagedChunks:
 
     def rehearse(self, max_streams: int, max_context: int) -> None:
         """Runs every bucket once, with padding alone: what captures graphs captures them now."""
+        if self._flow.is_guided:
+            self._flow.first_step.prepare(max_context, self._dims.token_mel_ratio)
         for batch in (size for size in BATCH_BUCKETS if size <= bucket(max_streams, BATCH_BUCKETS)):
             for context in (size for size in CONTEXT_BUCKETS if size <= bucket(max_context, CONTEXT_BUCKETS)):
                 new, dims = self.open(None, poison=False), self._dims
@@ -135,6 +138,7 @@ class PagedChunks:
                 self._call(
                     self._ids((), batch),
                     mel[:, 0],
+                    mel,
                     mel,
                     mel,
                     *self._places((), (), batch, context),
@@ -172,6 +176,7 @@ class PagedChunks:
         speakers: Tensor,
         noise: Tensor,
         prompt: Tensor,
+        unguided: Tensor,
         pages: Tensor,
         seen: Tensor,
         estimator_tails: Tensor,
@@ -198,7 +203,8 @@ class PagedChunks:
         # [B, steps, rows, width] -> [steps, B * rows, width]
         tails = estimator_tails.transpose(0, 1).flatten(1, 2)
         run = ChunkRun(PagedPast(self._velocities, pages, frames_seen[:, None, None]), tails)
-        mel = self._flow.solve(mu, speakers, noise, prompt, run)
+        known = unguided if self._flow.is_guided else None
+        mel = self._flow.solve(mu, speakers, noise, prompt, known, run)
         after = tails.view(len(tails), len(pages), -1, tails.shape[-1]).transpose(0, 1)
         return mel, after, lookahead_tails, upsample_tails
 

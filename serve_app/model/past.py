@@ -23,7 +23,8 @@ class Past(Protocol):
     def attend(self, layer: int, step: int, qkv: Tensor, score: PositionScores | None = None) -> Tensor:
         """Writes the chunk's keys and values and attends.
 
-        qkv: [B * rows, T, 3, heads, head_dim], a stream's rows beside each other -> [B * rows, T, heads * head_dim].
+        qkv: [B * rows, T, 3, heads, head_dim], a stream's rows beside each other, or the first ones of each alone
+            -> [B * rows, T, heads * head_dim].
         score: for attention with relative positions.
         """
         ...
@@ -81,13 +82,14 @@ class PagedPast:
 
     def attend(self, layer: int, step: int, qkv: Tensor, score: PositionScores | None = None) -> Tensor:
         shape, (num_streams, num_pages) = self.memory.shape, self.pages.shape
-        stored = self.memory.layers[layer][step]
+        num_rows = len(qkv) // num_streams
+        stored = self.memory.layers[layer][step][:, :, :num_rows]
         # [B * rows, T, 3, heads, d] -> [B, T, rows, 3, heads, d]
-        chunk = qkv.view(num_streams, shape.rows, *qkv.shape[1:]).transpose(1, 2)
+        chunk = qkv.view(num_streams, num_rows, *qkv.shape[1:]).transpose(1, 2)
         stored.index_copy_(0, self.pages[:, -1], chunk[:, :, :, 1:].to(stored.dtype))
         past = stored.index_select(0, self.pages.flatten())
         # Each row of a stream is so many heads more: [B, rows * heads, positions, d].
-        past = past.view(num_streams, num_pages * shape.chunk, shape.rows, 2, shape.heads, shape.head_dim)
+        past = past.view(num_streams, num_pages * shape.chunk, num_rows, 2, shape.heads, shape.head_dim)
         keys, values = (past[:, :, :, i].flatten(2, 3).transpose(1, 2) for i in range(2))
         queries = chunk[:, :, :, 0].flatten(2, 3).transpose(1, 2)
         mask = self.visible
@@ -97,7 +99,7 @@ class PagedPast:
             mask = scores.masked_fill(~self.visible, -torch.inf)
         attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
         # [B, rows * heads, T, d] -> [B * rows, T, heads * d]
-        attended = attended.reshape(num_streams * shape.rows, shape.heads, -1, shape.head_dim)
+        attended = attended.reshape(num_streams * num_rows, shape.heads, -1, shape.head_dim)
         return attended.transpose(1, 2).flatten(2)
 
 

@@ -6,6 +6,7 @@ import torch
 
 from serve_app.errors import CheckpointError
 from serve_app.model.checkpoint import Checkpoint
+from serve_app.model.first_step import FirstStep
 from serve_app.model.fixed_windows import FixedWindows
 from serve_app.model.flow import Flow, RaggedChunks
 from serve_app.model.int8_linear import use_int8
@@ -54,7 +55,7 @@ class Networks:
         flow.estimator.to(dtype)
         flow.left_context_chunks = config.flow_left_context_chunks
         vocoder = Vocoder.from_tensors(dims.vocoder, checkpoint.vocoder).to(device)
-        limit = _stream_bytes(config, device)
+        limit = _stream_bytes(config, device, flow)
         if isinstance(flow.chunks, RaggedChunks) and limit is not None:
             # What ended streams leave may be roomier than what the next one has reserved.
             flow.chunks.spare.max_bytes = 0
@@ -74,8 +75,9 @@ _DEFAULT_PAGES_BYTES = 2 * 2**30
 """On a CPU, where pages are for tests and comparison."""
 
 
-def _stream_bytes(config: EngineSettings, device: torch.device) -> int | None:
-    """What is set, or what a GPU has left beside weights, prefixes of voices and working memory."""
+def _stream_bytes(config: EngineSettings, device: torch.device, flow: Flow) -> int | None:
+    """What is set, or what a GPU has left beside weights, prefixes of voices, what all streams share of their first
+    Euler step, and working memory."""
     if config.memory_mib is not None:
         return config.memory_mib * 2**20
     if device.type != "cuda":
@@ -83,7 +85,8 @@ def _stream_bytes(config: EngineSettings, device: torch.device) -> int | None:
     free, total = torch.cuda.mem_get_info(device)
     share = config.gpu_memory_share or 1.0
     left = min(free, int(share * total) - torch.cuda.memory_reserved(device))
-    return max(0, int((1 - _WORKING_SHARE) * left) - config.flow_cache_mib * 2**20)
+    first_step = FirstStep.chunk_bytes(flow.estimator) * (config.max_positions // flow.dims.chunk_tokens + 1)
+    return max(0, int((1 - _WORKING_SHARE) * left) - config.flow_cache_mib * 2**20 - first_step)
 
 
 def resolve_device(wanted: str) -> torch.device:

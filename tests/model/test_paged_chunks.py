@@ -30,7 +30,7 @@ def paged_flow(tensors: dict[str, Tensor], num_pages: int, shapes: list[tuple[in
     def wrap(call: FixedCall) -> FixedCall:
         def watched(*inputs: Tensor) -> tuple[Tensor, ...]:
             if shapes is not None:
-                shapes.append(tuple(inputs[4].shape))
+                shapes.append(tuple(inputs[5].shape))
             return call(*inputs)
 
         return watched
