@@ -16,6 +16,9 @@ OPENAI_VOICES = (
 )
 
 
+MIN_REFERENCE_S, MAX_REFERENCE_S = 0.5, 30.0
+"""How long a reference clip may be, where nothing else is set; the longer is also the most that can be set."""
+
 TextStreaming = Literal["token", "sentence"]
 
 
@@ -82,8 +85,8 @@ class PreprocessConfig(Settings):
     voices_dir: Path = Path("configs/voices")
     voice_store: str = Field(default="~/.local/share/cosyvoice-serve/voices", min_length=1)
     """Registered voices: a folder, shared by all nodes if there are several, or a bucket's URL as fsspec has them."""
-    min_reference_s: float = Field(default=0.5, gt=0)
-    max_reference_s: float = Field(default=30.0, le=30)
+    min_reference_s: float = Field(default=MIN_REFERENCE_S, gt=0)
+    max_reference_s: float = Field(default=MAX_REFERENCE_S, le=MAX_REFERENCE_S)
     max_utterance_tokens: int = Field(default=80, ge=20, le=200)
     voice_cache_entries: int = Field(default=256, ge=1)
     threads: int = Field(default=1, ge=1)

@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 from serve_app.messages import ClipQuality, Denoise, Float32Array
 from serve_app.preprocess.denoise import denoised
-from serve_app.preprocess.normalize import clean
 from serve_app.preprocess.quality import LOW_SNR_DB, Measured, assess
 from serve_app.preprocess.reference_audio import Clip, decode
+from serve_app.preprocess.transcript import one_line
 from serve_app.preprocess.voice_activity import FRAME, VoiceActivity, runs, speech_frames
 
 _BEST_S = 15.0
@@ -60,8 +60,7 @@ def inspect(audio: bytes, transcript: str, denoise: Denoise) -> ClipQuality:
 
     audio: an encoded file. Raises InvalidAudio and its kin.
     """
-    words = " ".join(clean(transcript).text.split())
-    return take_in(decode(audio), words, denoise, VoiceActivity()).quality
+    return take_in(decode(audio), one_line(transcript), denoise, VoiceActivity()).quality
 
 
 def _at_rate(clip: Clip, frames: NDArray[np.bool_]) -> Float32Array:

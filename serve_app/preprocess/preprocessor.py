@@ -30,12 +30,13 @@ from serve_app.messages import (
 from serve_app.preprocess.denoise import warm_up
 from serve_app.preprocess.fed_text import next_text
 from serve_app.preprocess.intake import Intake, take_in
-from serve_app.preprocess.normalize import clean, normalize
+from serve_app.preprocess.normalize import clean
 from serve_app.preprocess.prompt_cache import MadeVoice, PromptCache
 from serve_app.preprocess.reading import reading_of
 from serve_app.preprocess.reference_audio import decode, wav_file
 from serve_app.preprocess.speakable import SpeakableText, speakable
 from serve_app.preprocess.tokenizer import END_OF_PROMPT, VOCABULARY, Tokenizer
+from serve_app.preprocess.transcript import as_spoken, one_line
 from serve_app.preprocess.voice_activity import VoiceActivity
 from serve_app.preprocess.voice_card import VoiceCard
 from serve_app.preprocess.voice_folder import open_folder
@@ -82,7 +83,7 @@ class Preprocessor:
 
         Raises InvalidVoiceName, VoiceExists, InvalidAudio and its kin, StorageFull or NotReady.
         """
-        new = replace(new, name=accepted_name(new.name), transcript=_words(new.transcript))
+        new = replace(new, name=accepted_name(new.name), transcript=one_line(new.transcript))
         if self._voices.holds(new.name):
             raise VoiceExists("A built-in voice has that name.")
         self._store.check_free(new.name, new.owner)  # also `add` does, but the clip is a second's work
@@ -183,30 +184,30 @@ class Preprocessor:
 
     def _take_in(self, reference: ReferenceClip) -> Intake:
         clip = decode(reference.audio, self._config.min_reference_s, self._config.max_reference_s)
-        return take_in(clip, _words(reference.transcript), reference.denoise, self._activity)
+        return take_in(clip, one_line(reference.transcript), reference.denoise, self._activity)
 
     def _sent_voice(self, reference: ReferenceClip) -> MadeVoice:
         """Of a clip that came with a request: mended, unlike a built-in voice, which is as it should be."""
-        words = _words(reference.transcript)
+        words = one_line(reference.transcript)
         key = self._key("sent", content_hash(reference.audio), words, reference.denoise)
 
         def make() -> MadeVoice:
             intake = self._take_in(reference)
-            prompt = self._builder.build(intake.clip, self._tokenizer.encode(_spoken(words)), key)
+            prompt = self._builder.build(intake.clip, self._tokenizer.encode(as_spoken(words)), key)
             return MadeVoice(prompt, intake.quality)
 
         return self._prompts.get(key, make)
 
     def _stored_voice(self, card: VoiceCard) -> VoicePrompt:
         """The prompt of a registered voice: as it was stored, unless another checkpoint or recipe made that one."""
-        key = self._key("sent", card.content_hash, _words(card.transcript), card.denoise)
+        key = self._key("sent", card.content_hash, one_line(card.transcript), card.denoise)
 
         def make() -> MadeVoice:
             stored = self._store.prompt(card, key)
             if stored is not None:
                 return MadeVoice(stored)
             intake = self._take_in(ReferenceClip(self._store.clip(card), card.transcript, card.denoise))
-            made = self._builder.build(intake.clip, self._tokenizer.encode(_spoken(card.transcript)), key)
+            made = self._builder.build(intake.clip, self._tokenizer.encode(as_spoken(card.transcript)), key)
             self._store.add_prompt(card, made)
             return MadeVoice(made, intake.quality)
 
@@ -218,28 +219,18 @@ class Preprocessor:
 
     def _clip_voice(self, audio: bytes, audio_hash: str, transcript: str) -> VoicePrompt:
         """The prompt of a clip, from the cache if it was ever made of the same bytes and words."""
-        words = _words(transcript)
+        words = one_line(transcript)
         key = self._key("built-in", audio_hash, words)
 
         def make() -> MadeVoice:
             clip = decode(audio, self._config.min_reference_s, self._config.max_reference_s)
-            return MadeVoice(self._builder.build(clip, self._tokenizer.encode(_spoken(words)), key))
+            return MadeVoice(self._builder.build(clip, self._tokenizer.encode(as_spoken(words)), key))
 
         return self._prompts.get(key, make).prompt
 
 
 def _seed_of(request: SpeechRequest) -> int:
     return secrets.randbits(63) if request.seed is None else request.seed % 2**63
-
-
-def _words(transcript: str) -> str:
-    """A transcript as one clean line."""
-    return clean(transcript).text.replace("\n", " ")
-
-
-def _spoken(transcript: str) -> str:
-    """A transcript as it was said: figures and signs in words, and an end to the sentence."""
-    return normalize(clean(transcript)).text.replace("\n", " ")
 
 
 def _hash_of_files(paths: Iterable[Path]) -> str:

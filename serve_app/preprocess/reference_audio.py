@@ -16,6 +16,7 @@ import soundfile
 import soxr
 from av.codec.codec import UnknownCodecError
 
+from serve_app.config import MAX_REFERENCE_S, MIN_REFERENCE_S
 from serve_app.errors import AudioTooLong, AudioTooShort, InvalidAudio
 from serve_app.messages import Float32Array
 from serve_app.preprocess.containers import (
@@ -81,7 +82,7 @@ class Clip:
         return Clip(np.asarray(samples, dtype=np.float32), rate_hz)
 
 
-def decode(data: bytes, min_s: float = 0.5, max_s: float = 30.0) -> Clip:
+def decode(data: bytes, min_s: float = MIN_REFERENCE_S, max_s: float = MAX_REFERENCE_S) -> Clip:
     """Decodes an uploaded file of 8-192 kHz, mono or stereo, to one channel at its own rate.
 
     Time and memory are bounded by the file's size and by `max_s`, whatever its header claims.

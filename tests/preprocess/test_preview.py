@@ -11,7 +11,9 @@ from serve_app.config import PreprocessConfig
 from serve_app.errors import AudioTooShort
 from serve_app.messages import SAMPLE_RATE_HZ, ClipPreview, Denoise, Float32Array, ReferenceClip
 from serve_app.preprocess.features import prompt_mel
+from serve_app.preprocess.intake import inspect
 from serve_app.preprocess.preprocessor import Preprocessor
+from serve_app.preprocess.transcript import one_line
 from tests.preprocess.sounds import encoded
 from tests.preprocess.spoiled import RATE, mixed, noise, power, voice
 
@@ -50,6 +52,13 @@ def test_what_is_heard_is_what_the_voice_is_made_of(preprocessor: Preprocessor, 
     mel = prompt_mel(samples)[: len(prompt.mel)]
     audible = prompt.mel > prompt.mel.max() - 7
     assert float(np.abs(mel - prompt.mel)[audible].max()) < 0.1
+
+
+@pytest.mark.parametrize("transcript", ["", " Half\r\n\n  past\u200b <|en|> seven,\tor 7:30. "])
+def test_without_a_service_the_report_is_the_same(preprocessor: Preprocessor, transcript: str) -> None:
+    """What `cosyserve voices check` says, and what a registration says."""
+    assert inspect(noisy_clip(), transcript, "auto") == preprocessor.check(ReferenceClip(noisy_clip(), transcript))
+    assert one_line(one_line(transcript)) == one_line(transcript) == ("Half past seven, or 7:30." if transcript else "")
 
 
 def test_both_ways_are_as_long_and_one_has_less_noise(preprocessor: Preprocessor) -> None:
