@@ -14,9 +14,10 @@ from serve_app.model.checkpoint import Checkpoint
 from serve_app.model.flow import Flow
 from serve_app.model.paged_chunks import page_bytes
 from serve_app.synthesis.cuda_graphs import Graphs
-from serve_app.synthesis.fixed_decode import FixedDecode
+from serve_app.synthesis.fixed_decode import FixedDecode, Turn
 from serve_app.synthesis.made_up import BenchSettings
 from serve_app.synthesis.networks import Networks
+from serve_app.synthesis.sampling import Sampler
 
 DECODE_BATCHES = (1, 64)
 RENDER_BATCHES = (1, 16)
@@ -93,17 +94,22 @@ def _measure(
     top = ceilings(device, model.norm.dtype)
     figures = {f"ceiling_{name}": value for name, value in top.items()}
     weights = sum(p.nbytes for p in model.parameters()) - model.text_embedding.nbytes
-    fixed = None if networks.graphs is None else FixedDecode(model, networks.cache, networks.graphs)
+    sampler = Sampler(checkpoint.dims.sampling)
+    fixed = None if networks.graphs is None else FixedDecode(model, networks.cache, sampler, networks.graphs)
     cache = networks.cache
     # Of one stream: of each layer the keys and the values that its next token looks at.
     attention_bytes = 2 * _CONTEXT_TOKENS * cache.keys[:, 0, :, 0].numel() * cache.keys.element_size()
     taken = torch.tensor([networks.cache.take() for _ in range(max(decode_batches))])
     for batch in decode_batches:
 
-        def decode(batch: int = batch) -> Tensor:
-            ids, at = torch.zeros(batch, dtype=torch.int64), torch.full((batch,), _CONTEXT_TOKENS)
+        def decode(batch: int = batch) -> object:
             slots = taken[:batch]
-            return model.decode(ids, networks.cache, slots, at) if fixed is None else fixed(ids, slots, at)
+            if fixed is None:
+                ids, at = torch.zeros(batch, dtype=torch.int64), torch.full((batch,), _CONTEXT_TOKENS)
+                return model.decode(ids, networks.cache, slots, at)
+            # The same turn again and again: each call launches one step and reads that of the call before.
+            turns = [Turn(slot, _CONTEXT_TOKENS, 1, 0, (True, True, True)) for slot in slots.tolist()]
+            return fixed(turns, turns, [[0]] * batch)
 
         seconds = median_s(decode, device)
         figures[f"decode_{batch}_ms"] = 1000 * seconds

@@ -11,7 +11,7 @@ from serve_app.messages import Int32Array
 from serve_app.model.kv_cache import KVCache
 from serve_app.model.language_model import LanguageModel
 from serve_app.synthesis.cuda_graphs import Graphs
-from serve_app.synthesis.fixed_decode import FixedDecode
+from serve_app.synthesis.fixed_decode import Drawn, FixedDecode, Turn
 from serve_app.synthesis.guards import LengthRule, stuck_from
 from serve_app.synthesis.interleave import Reading, Table
 from serve_app.synthesis.sampling import Draw, uniforms, utterance_seed
@@ -25,7 +25,7 @@ class LanguageStage:
         self, model: LanguageModel, cache: KVCache, sampler: Draw, lengths: LengthRule, graphs: Graphs | None = None
     ) -> None:
         """graphs: decode batches in buckets, captured where there is a GPU; takes one slot for what fills them up."""
-        self._decode_fixed = None if graphs is None else FixedDecode(model, cache, graphs)
+        self._decode_fixed = None if graphs is None else FixedDecode(model, cache, sampler, graphs)
         self._model = model
         self._cache = cache
         self._sampler = sampler
@@ -75,6 +75,8 @@ class LanguageStage:
     def close(self, stream: SpeechStream) -> None:
         """Returns the slot; idempotent."""
         if stream.slot is not None:
+            if self._decode_fixed is not None:
+                self._decode_fixed.forget(stream.slot)
             self._cache.give_back(stream.slot)
             stream.slot = None
 
@@ -104,16 +106,26 @@ class LanguageStage:
                 self._outgrown(stream)
         if not fitting:
             return
+        if self._decode_fixed is not None:
+            turns = [_turn(stream) for stream in fitting]
+            drawn = self._decode_fixed(turns, list(map(self._next_turn, fitting)), [s.outputs for s in fitting])
+            for stream in fitting:
+                stream.position += 1
+            self._receive(fitting, drawn)
+            return
         last = torch.tensor([stream.tokens[-1] for stream in fitting])
         slots = torch.tensor([stream.slot for stream in fitting])
         positions = torch.tensor([stream.position for stream in fitting])
-        if self._decode_fixed is None:
-            logits = self._model.decode(last, self._cache, slots, positions)
-        else:
-            logits = self._decode_fixed(last, slots, positions)
+        logits = self._model.decode(last, self._cache, slots, positions)
         for stream in fitting:
             stream.position += 1
         self._draw(fitting, logits)
+
+    def _next_turn(self, stream: SpeechStream) -> Turn | None:
+        """The draw after the next one, if it is sure to come unless the model ends the utterance. Fed text may have to
+        be read before it."""
+        ends = len(stream.tokens) + 1 >= stream.max_tokens or stream.position + 1 >= self._cache.max_positions
+        return None if ends or stream.interleave is not None else _turn(stream, ahead=1)
 
     def rehearse(self) -> None:
         """Calls every bucket once where shapes are fixed: warm-up."""
@@ -136,7 +148,9 @@ class LanguageStage:
         # A row of NaN would make the sampler fail for everybody.
         logits = logits.masked_fill(~valid[:, None], 0.0)
         tokens = self._sampler(logits, recent.to(device), allowed.to(device), random.to(device))
-        drawn: list[tuple[int, int]] = torch.stack((tokens, valid), dim=1).tolist()
+        self._receive(streams, torch.stack((tokens, valid), dim=1).tolist())
+
+    def _receive(self, streams: Sequence[SpeechStream], drawn: Sequence[Drawn]) -> None:
         for stream, (token, is_valid) in zip(streams, drawn, strict=True):
             if is_valid:
                 self._take(stream, token)
@@ -237,11 +251,18 @@ class LanguageStage:
         self.close(stream)
 
 
-def _stops_allowed(stream: SpeechStream) -> tuple[bool, bool, bool]:
-    """Which of the last three ids may be drawn: end, the unused one, fill."""
+def _turn(stream: SpeechStream, ahead: int = 0) -> Turn:
+    """The stream's next draw, or the one so many after it."""
+    assert stream.slot is not None
+    allowed = _stops_allowed(stream, ahead)
+    return Turn(stream.slot, stream.position + ahead, len(stream.outputs) + ahead, stream.seed, allowed)
+
+
+def _stops_allowed(stream: SpeechStream, ahead: int = 0) -> tuple[bool, bool, bool]:
+    """Which of the last three ids may be drawn: end, the unused one, fill; ahead: after so many more tokens."""
     if stream.interleave is not None and not stream.interleave.complete:
         return False, False, True
-    late = len(stream.tokens) >= stream.min_tokens
+    late = len(stream.tokens) + ahead >= stream.min_tokens
     return late, late, late
 
 

@@ -1,4 +1,5 @@
-"""Samples on their way from the device: one copy for a whole batch, into memory that the device can write by itself."""
+"""Samples and tokens on their way from the device, into memory that the device can write by itself: one copy for a
+whole batch."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,6 +7,25 @@ import torch
 from torch import Tensor
 
 from serve_app.messages import Float32Array
+
+Arriving = Callable[[], Tensor]
+"""Waits for what has been asked of the device before, and for nothing that was asked later; the same on the CPU."""
+
+
+def start_copy(tensor: Tensor) -> Arriving:
+    """Asks for a tensor without waiting for it. Its way from a GPU was never run."""
+    if tensor.device.type == "cpu":
+        return lambda: tensor
+    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    host.copy_(tensor, non_blocking=True)
+    event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    event.record()
+
+    def wait() -> Tensor:
+        event.synchronize()
+        return host
+
+    return wait
 
 
 class SampleCopy:
