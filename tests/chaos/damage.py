@@ -102,7 +102,7 @@ ALL = (
     ),
     Damage(
         "the engine: exception in a stream, in a batch, no memory, a step that hangs",
-        "the streams of that batch; all of a replica that must be replaced",
+        "the stream at fault, or its batch where flow or vocoder failed; all of a replica that must be replaced",
         "the table of faults has the same through HTTP",
         ("tests/synthesis/test_engine_faults.py", "tests/synthesis/test_engine_thread.py"),
     ),
