@@ -151,7 +151,7 @@ class PagedChunks:
         table = torch.full((batch, self._dims.chunk_tokens + self._dims.lookahead), _NO_TOKEN)
         for row, tokens in zip(table, ids, strict=False):
             row[: len(tokens)] = tokens
-        return table.to(self.device)
+        return table.to(self.device, non_blocking=True)
 
     def _places(
         self, kept: Sequence[PagedKept], num_tokens: Sequence[int], batch: int, context: int
@@ -168,7 +168,7 @@ class PagedChunks:
             pages[row, context - len(stream.pages) :] = torch.tensor(stream.pages)
             seen[row, 0] = (context - len(stream.pages)) * chunk
             seen[row, 1] = (context - 1) * chunk + count
-        return pages.to(self.device), seen.to(self.device)
+        return pages.to(self.device, non_blocking=True), seen.to(self.device, non_blocking=True)
 
     def _chunk(
         self,

@@ -7,6 +7,7 @@ tests check on a CPU is everything but `CudaRecorder`.
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -24,13 +25,15 @@ _NUM_TRIAL_RUNS = 2
 
 
 class CudaRecorder:
-    """Captures on a stream of its own. All graphs share one pool: they never run at the same time."""
+    """Captures on a stream of its own. Graphs captured for one stream share a pool: they never run at the same time."""
 
     def __init__(self) -> None:
-        self._pool = torch.cuda.graph_pool_handle()
+        # By the stream's address.
+        self._pool = cache(lambda _stream: torch.cuda.graph_pool_handle())
 
     def __call__(self, call: FixedCall, inputs: tuple[Tensor, ...]) -> tuple[Callable[[], None], tuple[Tensor, ...]]:
         kept = [tensor.clone() for tensor in inputs]
+        pool = self._pool(torch.cuda.current_stream().cuda_stream)
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -40,7 +43,7 @@ class CudaRecorder:
         for tensor, original in zip(inputs, kept, strict=True):
             tensor.copy_(original)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        with torch.cuda.graph(graph, pool=pool):
             outputs = call(*inputs)
         return graph.replay, outputs
 

@@ -14,6 +14,7 @@ from serve_app.model.paged_chunks import PagedChunks, PagedKept, page_bytes
 from serve_app.model.vocoder import Vocoder, VocoderState
 from serve_app.synthesis.mel_stretch import StretchState, stretch
 from serve_app.synthesis.sample_copy import SampleCopy, on_cpu
+from serve_app.synthesis.stage_stream import StageStream, stage_stream
 from serve_app.synthesis.stream import SpeechStream
 
 MIN_PROMPT_TOKENS = 50
@@ -101,11 +102,19 @@ class FlowPrefixCache:
 
 
 class RenderStage:
-    """Renders one chunk of a stream at a time: flow, then vocoder."""
+    """Renders one chunk of a stream at a time: flow, then vocoder. On a GPU beside the language model, which gives it
+    tokens through the host, and nothing else."""
 
     def __init__(
-        self, flow: Flow, vocoder: Vocoder, prefixes: FlowPrefixCache, first_lookahead_frames: int | None = None
+        self,
+        flow: Flow,
+        vocoder: Vocoder,
+        prefixes: FlowPrefixCache,
+        first_lookahead_frames: int | None = None,
+        on_stream: StageStream | None = None,
     ) -> None:
+        """on_stream: where all of this runs; None: as `stage_stream` says."""
+        self._on_stream = on_stream or stage_stream(flow.noise.device)
         self._first_lookahead_frames = first_lookahead_frames
         self._flow = flow
         self._vocoder = vocoder
@@ -116,9 +125,10 @@ class RenderStage:
         self._copy = SampleCopy.from_cuda() if flow.noise.device.type == "cuda" else on_cpu
 
     def open(self, stream: SpeechStream) -> None:
-        stream.flow, stream.prompt_ids = self._prefixes.open(stream.voice)
+        with self._on_stream():
+            stream.flow, stream.prompt_ids = self._prefixes.open(stream.voice)
+            stream.vocoder = self._vocoder.open(stream.seed, first_lookahead_frames=self._first_lookahead_frames)
         stream.stretch = StretchState(stream.speed)
-        stream.vocoder = self._vocoder.open(stream.seed, first_lookahead_frames=self._first_lookahead_frames)
         self.count(stream)
 
     def close(self, stream: SpeechStream) -> None:
@@ -146,10 +156,11 @@ class RenderStage:
 
     def rehearse(self, max_streams: int, max_tokens: int) -> None:
         """Calls every bucket once where shapes are fixed: warm-up."""
-        if isinstance(self._flow.chunks, PagedChunks):
-            self._flow.chunks.rehearse(max_streams, -(-max_tokens // self._chunk_tokens))
-        if isinstance(self._vocoder.windows, FixedWindows):
-            self._vocoder.windows.rehearse(max_streams)
+        with self._on_stream():
+            if isinstance(self._flow.chunks, PagedChunks):
+                self._flow.chunks.rehearse(max_streams, -(-max_tokens // self._chunk_tokens))
+            if isinstance(self._vocoder.windows, FixedWindows):
+                self._vocoder.windows.rehearse(max_streams)
 
     def count(self, stream: SpeechStream) -> None:
         """Updates how many tokens are missing before the stream's next chunk can be rendered."""
@@ -167,6 +178,10 @@ class RenderStage:
 
         A chunk of a voice's prompt has none; the last of these makes the voice known.
         """
+        with self._on_stream():
+            return self._render_chunks(streams)
+
+    def _render_chunks(self, streams: Sequence[SpeechStream]) -> list[tuple[Float32Array, bool]]:
         introducing = [stream for stream in streams if self.in_prefix(stream)]
         states, windows, starts = [], [], []
         for stream in streams:
