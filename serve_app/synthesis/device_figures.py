@@ -76,7 +76,7 @@ def step_figures(
     A decode step reads every weight once, and the keys and values of each stream. A chunk's products are counted as two
     operations for each weight and frame, Euler step and row, and for each pair of query and key, of keys and values.
     """
-    small = replace(config, max_positions=_MAX_POSITIONS, memory_mib=_MEMORY_MIB)
+    small = replace(config, max_positions=_MAX_POSITIONS, memory_mib=config.memory_mib or _MEMORY_MIB)
     networks = Networks.load(checkpoint, small, max(decode_batches))
     graphs = networks.graphs or Graphs(None)
     with graphs.capturing():

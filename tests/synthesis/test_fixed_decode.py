@@ -12,8 +12,10 @@ from serve_app.model.checkpoint import Checkpoint
 from serve_app.model.kv_cache import KVCache
 from serve_app.model.language_model import LanguageModel
 from serve_app.synthesis.cuda_graphs import FixedCall, Graphs
+from serve_app.synthesis.device_figures import step_figures
 from serve_app.synthesis.engine import StreamingEngine
 from serve_app.synthesis.fixed_decode import FixedDecode, Turn
+from serve_app.synthesis.made_up import BenchSettings, made_up_voice
 from serve_app.synthesis.sampling import Sampler
 from serve_app.synthesis.scheduler import Playback
 from tests.synthesis.conftest import make_utterance, make_voice, open_stream, run
@@ -123,8 +125,8 @@ def test_numbers_that_are_none_are_told(checkpoint: Checkpoint, model: LanguageM
 def test_the_engine_says_the_same_tokens_when_streams_leave_and_slots_change_hands(checkpoint: Checkpoint) -> None:
     spoken = []
     for fixed in (False, True):
-        settings = {"max_streams": 2, "max_positions": 512, "fixed_shapes": fixed, "memory_mib": 512}
-        engine = StreamingEngine(checkpoint, SynthesisConfig.model_validate(settings))
+        settings = {"max_streams": 2, "max_positions": 512, "fixed_shapes": fixed, "memory_mib": 256}
+        engine = StreamingEngine(checkpoint, SynthesisConfig.model_validate(settings | {"flow_cache_mib": 64}))
         voice = make_voice(1)
         for stream_id in (0, 1):
             open_stream(engine, stream_id, voice, make_utterance(voice, stream_id, num_text_tokens=8), 3)
@@ -148,3 +150,9 @@ def test_the_engine_says_the_same_tokens_when_streams_leave_and_slots_change_han
         spoken.append([stream.tokens for stream in (stayer, successor, reader)])
     assert spoken[0] == spoken[1]
     assert all(spoken[0])
+
+
+def test_the_benchmark_measures_it_where_shapes_are_fixed(checkpoint: Checkpoint) -> None:
+    config = BenchSettings(device="cpu", fixed_shapes=True, memory_mib=128, flow_cache_mib=128)
+    figures = step_figures(checkpoint, config, made_up_voice(0, 40), decode_batches=(1, 2), render_batches=(1,))
+    assert all(figures[name] > 0 for name in ("decode_1_ms", "decode_2_ms", "chunk_1_ms"))
