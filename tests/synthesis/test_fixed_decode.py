@@ -125,7 +125,7 @@ def test_numbers_that_are_none_are_told(checkpoint: Checkpoint, model: LanguageM
 def test_the_engine_says_the_same_tokens_when_streams_leave_and_slots_change_hands(checkpoint: Checkpoint) -> None:
     spoken = []
     for fixed in (False, True):
-        settings = {"max_streams": 2, "max_positions": 512, "fixed_shapes": fixed, "memory_mib": 256}
+        settings = {"max_streams": 2, "max_positions": 512, "fixed_shapes": fixed, "memory_mib": 512}
         engine = StreamingEngine(checkpoint, SynthesisConfig.model_validate(settings | {"flow_cache_mib": 64}))
         voice = make_voice(1)
         for stream_id in (0, 1):
