@@ -178,7 +178,7 @@ def run_soak(checkpoint: Path, minutes: float, breath_s: float, table: Table) ->
                 part.held.num_threads,
                 part.held.num_sockets,
             )
-    judge(parts[0], parts[-1], table)
+        judge(parts[0], parts[-1], table)
 
 
 def judge(first: Part, last: Part, table: Table) -> None:
