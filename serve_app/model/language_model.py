@@ -69,6 +69,16 @@ class LanguageModel(nn.Module):
         """tensors: as `expected_tensors` says."""
         return cls(dims, tensors).eval()
 
+    def reduce(self, dtype: torch.dtype) -> "LanguageModel":
+        """The layers in another precision. The head and the norm before it stay as they are: they are one weight in
+        fifty, and where two tokens are nearly as likely it is their rounding that chooses."""
+        head = (self.norm, self.head_weight, self.head_bias)
+        exact = [weight.data for weight in head]
+        self.to(dtype)
+        for weight, data in zip(head, exact, strict=True):
+            weight.data = data
+        return self
+
     @torch.inference_mode()
     def embed_text(self, ids: Tensor) -> Tensor:
         """ids: [T] text tokens, on any device -> [T, hidden]."""
@@ -150,9 +160,9 @@ class LanguageModel(nn.Module):
         return self._logits(x)
 
     def _rotary(self, positions: Tensor) -> Rotary:
-        return Rotary.at(positions, self.dims.head_dim, self.dims.rope_theta, self.norm.dtype)
+        return Rotary.at(positions, self.dims.head_dim, self.dims.rope_theta, self.speech_embedding.dtype)
 
     def _logits(self, x: Tensor) -> Tensor:
-        """x: [N, hidden] -> [N, V]."""
-        normed = F.rms_norm(x, (self.dims.hidden,), self.norm, self.dims.rms_eps)
+        """x: [N, hidden] -> [N, V], in the head's precision."""
+        normed = F.rms_norm(x.to(self.norm.dtype), (self.dims.hidden,), self.norm, self.dims.rms_eps)
         return F.linear(normed, self.head_weight, self.head_bias)

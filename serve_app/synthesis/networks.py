@@ -45,7 +45,7 @@ class Networks:
             torch.cuda.set_per_process_memory_fraction(config.gpu_memory_share)
         dtype = resolve_precision(config.precision, device)
         fixed = device.type == "cuda" if config.fixed_shapes is None else config.fixed_shapes
-        model = LanguageModel.from_tensors(dims.language_model, checkpoint.language_model).to(device, dtype)
+        model = LanguageModel.from_tensors(dims.language_model, checkpoint.language_model).to(device).reduce(dtype)
         if config.language_precision == "int8":
             if device.type != "cpu" or dtype is not torch.float32:
                 raise CheckpointError("language_precision: int8 is for a CPU, and for precision: fp32")

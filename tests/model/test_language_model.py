@@ -164,6 +164,20 @@ def test_batched_decode_equals_alone(model: LanguageModel, cache: KVCache) -> No
         assert (fixed[:3] - logits).abs().max() < TOLERANCE
 
 
+def test_in_bf16_the_head_stays_exact(model: LanguageModel, tensors: dict[str, Tensor]) -> None:
+    reduced = LanguageModel.from_tensors(DIMS, tensors).reduce(torch.bfloat16)
+    assert reduced.speech_embedding.dtype is torch.bfloat16
+    assert {weight.dtype for layer in reduced.layers for weight in layer.parameters()} == {torch.bfloat16}
+    assert torch.equal(reduced.head_weight, model.head_weight) and torch.equal(reduced.norm, model.norm)
+    prefix = torch.arange(4)
+    logits = []
+    for each, dtype in ((model, torch.float32), (reduced, torch.bfloat16)):
+        cache = KVCache.allocate(DIMS, 1, 16, dtype)
+        logits.append(each.prefill(each.embed_prefix(prefix, prefix[:0]), cache, cache.take(), 0))
+    assert logits[1].dtype is torch.float32
+    assert 0 < (logits[0] - logits[1]).abs().max() < 0.05 * logits[0].abs().max()
+
+
 def test_used_slot_equals_fresh_slot(model: LanguageModel, tensors: dict[str, Tensor]) -> None:
     cache = KVCache.allocate(DIMS, num_slots=1, max_positions=64, poison=True)
     results = []
