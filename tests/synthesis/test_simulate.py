@@ -1,12 +1,8 @@
 """The simulation drives the real scheduler: it must conserve requests and show what overload and growth do."""
 
-from statistics import mean
-
-import pytest
-
-from serve_app.synthesis.capacity import Capacity, StepCosts
-from serve_app.synthesis.scheduler import Limits, Playback, Progress, Scheduler, Work
-from serve_app.synthesis.simulate import PROMPT_POSITIONS, Replica, VirtualStream, Workload, read_costs, simulate
+from serve_app.synthesis.capacity import Capacity
+from serve_app.synthesis.scheduler import Limits
+from serve_app.synthesis.simulate import Workload, read_costs, simulate
 
 COSTS = read_costs(None)
 LIMITS = Limits(render=16)
@@ -41,22 +37,3 @@ def test_overload_is_refused_rather_than_queued() -> None:
 def test_capacity_grows_with_replicas() -> None:
     one, ten = figures(1, rate_per_s=20), figures(10, rate_per_s=200)
     assert p95(ten) < 2 * p95(one)
-
-
-def arriving(gap_s: float, streams: int) -> list[VirtualStream]:
-    """Requests of 4 s so far apart, with the demo's costs on one core; a first sound lasts 360 ms."""
-    decode = {1: 0.0031, 2: 0.0036, 4: 0.0045}
-    costs = StepCosts(table={Work.PREFILL: {1: 0.016}, Work.DECODE: decode, Work.RENDER: {1: 0.075}})
-    capacity = Capacity(costs, Limits())
-    replica, ended = Replica(Scheduler(Limits(), capacity.round_s), capacity, costs), []
-    for number in range(streams):
-        ended += replica.advance(number * gap_s)
-        progress = Progress(number, Playback(number * gap_s), 0, unread=PROMPT_POSITIONS)
-        replica.streams[number] = VirtualStream(progress, num_tokens=100, pad=17)
-    return ended + replica.advance(float("inf"))
-
-
-@pytest.mark.parametrize("gap_s", [0.0, 0.02])
-def test_two_who_arrive_together_wait_half_as_long_again_at_most_as_one_alone(gap_s: float) -> None:
-    one, two = arriving(0.0, 1), arriving(gap_s, 2)
-    assert mean(stream.ttfa_s for stream in two) < 1.5 * one[0].ttfa_s
