@@ -60,6 +60,9 @@ class SpareMemory:
         while self.num_bytes > self.max_bytes:
             del self._sets[0]
 
+    def clear(self) -> None:
+        self._sets.clear()
+
 
 def _kind(layer: Tensor) -> tuple[object, ...]:
     """What two layers must have in common to stand for each other."""

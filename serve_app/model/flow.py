@@ -86,6 +86,10 @@ class Chunks(Protocol):
 
     def open(self, left_context: int | None, *, poison: bool) -> Kept: ...
 
+    def trim(self) -> None:
+        """Gives back memory that no stream uses."""
+        ...
+
     def render(self, kept: Sequence[Kept], inputs: ChunkInputs) -> Tensor:
         """-> [B, >= the longest chunk's frames, mel_bins]. Commits the chunk."""
         ...
@@ -306,6 +310,9 @@ class RaggedChunks:
     def open(self, left_context: int | None, *, poison: bool) -> RaggedKept:
         encoder = self._encoder.open(poison, left_context, self.spare)
         return RaggedKept(encoder, self._estimator.open(poison, left_context, self.spare))
+
+    def trim(self) -> None:
+        self.spare.clear()
 
     def render(self, kept: Sequence[Kept], inputs: ChunkInputs) -> Tensor:
         own = [stream for stream in kept if isinstance(stream, RaggedKept)]

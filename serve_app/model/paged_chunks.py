@@ -103,6 +103,9 @@ class PagedChunks:
         )
         return PagedKept(self.pool, self._page_bytes, left_context, tails)
 
+    def trim(self) -> None:
+        """Nothing: the pages are there for good."""
+
     def render(self, kept: Sequence[Kept], inputs: ChunkInputs) -> Tensor:
         """Raises IndexError, with nothing changed, when there are fewer free pages than streams."""
         own = [stream for stream in kept if isinstance(stream, PagedKept)]

@@ -91,6 +91,7 @@ class FlowPrefixCache:
         for state in self._states.values():
             state.close()
         self._states.clear()
+        self._flow.chunks.trim()
 
     @property
     def states(self) -> Iterable[FlowState]:

@@ -31,6 +31,9 @@ class CostlyChunks:
     def open(self, left_context: int | None, *, poison: bool) -> Kept:
         return self.inner.open(left_context, poison=poison)
 
+    def trim(self) -> None:
+        self.inner.trim()
+
     def render(self, kept: Sequence[Kept], inputs: ChunkInputs) -> Tensor:
         self.now_s += CHUNK_COST_S * len(kept)
         self.num_calls += 1
