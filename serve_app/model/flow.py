@@ -9,19 +9,19 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from serve_app.model import flow_encoder, flow_estimator
-from serve_app.model.context import SpareMemory
+from serve_app.model.chunks import ChunkInputs, Chunks, Kept
 from serve_app.model.dims import FlowDims
 from serve_app.model.first_step import FirstStep
-from serve_app.model.flow_encoder import EncoderState, FlowEncoder
-from serve_app.model.flow_estimator import ChunkRun, Estimator, EstimatorState
+from serve_app.model.flow_encoder import FlowEncoder
+from serve_app.model.flow_estimator import ChunkRun, Estimator
 from serve_app.model.layers import Projection, frozen
+from serve_app.model.ragged_chunks import RaggedChunks
 
 MAX_FRAMES = 15_000
 """Upstream draws its noise once, for 300 s: prompt and speech together cannot be longer."""
@@ -47,52 +47,6 @@ def draw_noise(mel_bins: int) -> Tensor:
     """
     generator = torch.Generator().manual_seed(0)
     return torch.randn((mel_bins, MAX_FRAMES), generator=generator).T.contiguous()
-
-
-class Kept(Protocol):
-    """What the chunks of one stream leave behind for the next ones."""
-
-    @property
-    def num_bytes(self) -> int: ...
-
-    def clone(self, *, grows: bool = True) -> "Kept":
-        """An independent continuation of the same past. grows: it will go on; otherwise it takes no memory for that."""
-        ...
-
-    def close(self) -> None:
-        """Frees it. Idempotent."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ChunkInputs:
-    """The next chunk of B streams, C tokens or T frames long.
-
-    ids: [n] of each, chunk and lookahead. num_tokens: of the chunk alone; the rest of C is padding.
-    speakers: [B, mel_bins]. noise, prompt: [B, T, mel_bins], the prompt's mel with zeros behind it.
-    unguided: [B, T, mel_bins], the first step's velocity without the conditions; None without guidance.
-    """
-
-    ids: Sequence[Tensor]
-    num_tokens: Sequence[int]
-    speakers: Tensor
-    noise: Tensor
-    prompt: Tensor
-    unguided: Tensor | None
-
-
-class Chunks(Protocol):
-    """Where the pasts of the streams lie, and how a chunk is computed over them."""
-
-    def open(self, left_context: int | None, *, poison: bool) -> Kept: ...
-
-    def trim(self) -> None:
-        """Gives back memory that no stream uses."""
-        ...
-
-    def render(self, kept: Sequence[Kept], inputs: ChunkInputs) -> Tensor:
-        """-> [B, >= the longest chunk's frames, mel_bins]. Commits the chunk."""
-        ...
 
 
 @dataclass(eq=False, slots=True)
@@ -278,54 +232,6 @@ class Flow(nn.Module):
             for velocity in others:
                 x.sub_(velocity, alpha=size * guidance)
         return x
-
-
-@dataclass(eq=False, slots=True)
-class RaggedKept:
-    """The past of one stream, in memory of its own."""
-
-    encoder: EncoderState
-    estimator: EstimatorState
-
-    @property
-    def num_bytes(self) -> int:
-        return self.encoder.num_bytes + self.estimator.num_bytes
-
-    def clone(self, *, grows: bool = True) -> "RaggedKept":
-        return RaggedKept(self.encoder.clone(grows=grows), self.estimator.clone(grows=grows))
-
-    def close(self) -> None:
-        self.encoder.close()
-        self.estimator.close()
-
-
-class RaggedChunks:
-    """Every stream at its own length, nothing padded but the newest chunk: what a CPU does best."""
-
-    def __init__(self, flow: Flow) -> None:
-        self.spare = SpareMemory()
-        self._encoder, self._estimator, self._solve = flow.encoder, flow.estimator, flow.solve
-        self._ratio = flow.dims.token_mel_ratio
-
-    def open(self, left_context: int | None, *, poison: bool) -> RaggedKept:
-        encoder = self._encoder.open(poison, left_context, self.spare)
-        return RaggedKept(encoder, self._estimator.open(poison, left_context, self.spare))
-
-    def trim(self) -> None:
-        self.spare.clear()
-
-    def render(self, kept: Sequence[Kept], inputs: ChunkInputs) -> Tensor:
-        own = [stream for stream in kept if isinstance(stream, RaggedKept)]
-        num_frames = [self._ratio * count for count in inputs.num_tokens]
-        length = max(num_frames)
-        mu = self._encoder([stream.encoder for stream in own], inputs.ids, inputs.num_tokens)
-        states = [stream.estimator for stream in own]
-        run = self._estimator.begin(states, num_frames)
-        unguided = None if inputs.unguided is None else inputs.unguided[:, :length]
-        frames = inputs.noise[:, :length], inputs.prompt[:, :length]
-        mel = self._solve(mu, inputs.speakers, *frames, unguided, run)
-        self._estimator.commit(run, states, num_frames)
-        return mel
 
 
 def _euler_times(num_steps: int) -> list[float]:

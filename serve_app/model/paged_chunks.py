@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from serve_app.model.flow import ChunkInputs, Flow, Kept
+from serve_app.model.chunks import ChunkInputs, Kept
+from serve_app.model.flow import Flow
 from serve_app.model.flow_estimator import ChunkRun
 from serve_app.model.past import NULL_PAGE, SPARE_PAGE, PagedPast, PageMemory, PagePool
 

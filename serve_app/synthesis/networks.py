@@ -8,11 +8,12 @@ from serve_app.errors import CheckpointError
 from serve_app.model.checkpoint import Checkpoint
 from serve_app.model.first_step import FirstStep
 from serve_app.model.fixed_windows import FixedWindows
-from serve_app.model.flow import Flow, RaggedChunks
+from serve_app.model.flow import Flow
 from serve_app.model.int8_linear import use_int8
 from serve_app.model.kv_cache import KVCache
 from serve_app.model.language_model import LanguageModel
 from serve_app.model.paged_chunks import PagedChunks, page_bytes
+from serve_app.model.ragged_chunks import RaggedChunks
 from serve_app.model.vocoder import Vocoder
 from serve_app.synthesis.cuda_graphs import Graphs
 from serve_app.synthesis.settings import EngineSettings

@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from serve_app.model.chunks import ChunkInputs, Kept
 from serve_app.model.first_step import FirstStep
-from serve_app.model.flow import ChunkInputs, Flow, Kept, RaggedChunks
+from serve_app.model.flow import Flow
+from serve_app.model.ragged_chunks import RaggedChunks
 from serve_app.model.toy_checkpoint import Draw, flow_tensors
 from tests.model.test_flow import CHUNK, RATIO, Utterance, render_together
 from tests.model.upstream_networks import FLOW_DIMS

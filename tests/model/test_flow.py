@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from serve_app.model.flow import MAX_FRAMES, Flow, FlowState, RaggedKept, draw_noise, expected_tensors
+from serve_app.model.flow import MAX_FRAMES, Flow, FlowState, draw_noise, expected_tensors
+from serve_app.model.ragged_chunks import RaggedKept
 from serve_app.model.toy_checkpoint import Draw, flow_tensors
 from tests.model.upstream_networks import FLOW_DIMS, UpstreamFlow
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from serve_app.config import SynthesisConfig
 from serve_app.messages import SAMPLE_RATE_HZ, PreparedUtterance, VoicePrompt
 from serve_app.model.checkpoint import Checkpoint
-from serve_app.model.flow import ChunkInputs, Chunks, Flow, Kept
+from serve_app.model.chunks import ChunkInputs, Chunks, Kept
+from serve_app.model.flow import Flow
 from serve_app.synthesis.engine import StreamingEngine
 from serve_app.synthesis.render_stage import FlowPrefixCache
 from serve_app.synthesis.scheduler import Playback

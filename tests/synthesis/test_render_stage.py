@@ -3,7 +3,8 @@
 import pytest
 
 from serve_app.model.checkpoint import Checkpoint
-from serve_app.model.flow import Flow, RaggedChunks
+from serve_app.model.flow import Flow
+from serve_app.model.ragged_chunks import RaggedChunks
 from serve_app.synthesis.render_stage import MIN_PROMPT_TOKENS, FlowPrefixCache, cut_tokens
 from tests.synthesis.conftest import make_voice
 
