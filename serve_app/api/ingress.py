@@ -4,7 +4,7 @@ The only file of `api/` that knows Ray: its errors and its generators end here.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from ray import serve
@@ -16,6 +16,7 @@ from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serve_app.api.fullness import Fullness
 from serve_app.api.ledger import Ledger
 from serve_app.api.routes import create_api
 from serve_app.api.second_try import ReplicaGone, answer_again, items_again, items_elsewhere
@@ -55,7 +56,8 @@ class RayService:
 
     preprocess: `prepare(request)`, `prepare_fed(request)`, `next_text(fed)`, `reading(text, normalized)`, `voices()`,
     `register_voice(new)`, `preview_clip(reference)`, `delete_voice(id_or_name)`.
-    synthesis: the async generator `speak(prepared)`, `feed(request_id, ids)`, `end_text(request_id)`, `ready()`.
+    synthesis: the async generator `speak(prepared, num_turned_away)`, `feed(request_id, ids)`, `end_text(request_id)`,
+    `ready()`.
     ingress: the deployment that this is a part of. All three: `figures()`, of one replica.
     """
 
@@ -66,12 +68,21 @@ class RayService:
         self.synthesis = synthesis
         self.ingress = ingress
         self.ledger = ledger
+        self.fullness = Fullness()
 
     async def prepare(self, request: SpeechRequest) -> PreparedSpeech:
         handle = self.preprocess_for(request.reference.audio if request.reference is not None else b"")
-        return await self.ledger.prepared(
-            request.request_id, answer_again(lambda: answer(handle.prepare.remote(request)))
-        )
+        return await self.prepared(request.request_id, lambda: handle.prepare.remote(request))
+
+    async def prepared(self, request_id: str, call: Callable[[], Any]) -> PreparedSpeech:
+        """What the call prepares, unless it could not be spoken anyway."""
+
+        async def prepare() -> PreparedSpeech:
+            self.fullness.check()
+            prepared: PreparedSpeech = await answer_again(lambda: answer(call()))
+            return prepared
+
+        return await self.ledger.prepared(request_id, prepare())
 
     def preprocess_for(self, audio: bytes) -> DeploymentHandle:
         """The handle for a call that carries a clip."""
@@ -79,19 +90,17 @@ class RayService:
 
     async def prepare_fed(self, request: SpeechRequest) -> PreparedSpeech:
         handle = self.preprocess_for(request.reference.audio if request.reference is not None else b"")
-        return await self.ledger.prepared(
-            request.request_id, answer_again(lambda: answer(handle.prepare_fed.remote(request)))
-        )
+        return await self.prepared(request.request_id, lambda: handle.prepare_fed.remote(request))
 
     async def next_text(self, fed: FedText) -> NextText:
         given: NextText = await answer_again(lambda: answer(self.preprocess.next_text.remote(fed)))
         return given
 
     def speak(self, prepared: PreparedSpeech) -> AsyncGenerator[AudioChunk, None]:
-        return self.ledger.heard(prepared, items_again(lambda: self.items_of(prepared)))
+        return self.ledger.heard(prepared, self.fullness.learn(items_again(lambda: self.items_of(prepared))))
 
     def speak_fed(self, prepared: PreparedSpeech) -> AsyncGenerator[AudioChunk | SpeakingReplica, None]:
-        return self.ledger.heard(prepared, items_again(lambda: self.items_of(prepared)))
+        return self.ledger.heard(prepared, self.fullness.learn(items_again(lambda: self.items_of(prepared))))
 
     async def feed(self, replica_id: str, request_id: str, text_ids: Int32Array) -> None:
         await answer(self.synthesis_at(replica_id).feed.remote(request_id, text_ids))
@@ -113,7 +122,7 @@ class RayService:
     async def items_from(self, session_id: str, prepared: PreparedSpeech) -> AsyncGenerator[Any, None]:
         """From the synthesis replica that `VoiceRouter` picks for that session."""
         handle = self.synthesis.options(stream=True, session_id=session_id)
-        chunks = handle.speak.remote(prepared)
+        chunks = handle.speak.remote(prepared, self.fullness.take_turned_away())
         ended = False
         try:
             async for chunk in chunks:

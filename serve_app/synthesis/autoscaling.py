@@ -43,8 +43,9 @@ class Refusals:
         self._clock = clock
         self._times_s: deque[float] = deque(maxlen=10_000)
 
-    def add(self) -> None:
-        self._times_s.append(self._clock())
+    def add(self, number: int = 1) -> None:
+        """So many, just now."""
+        self._times_s.extend([self._clock()] * number)
 
     def count(self) -> int:
         """Refusals within the window."""

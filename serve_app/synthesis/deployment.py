@@ -54,11 +54,15 @@ class Synthesis:
         await self._thread.adjust(self._settings.with_live(user_config))
 
     @yields_refusals
-    async def speak(self, speech: PreparedSpeech) -> AsyncGenerator[AudioChunk | SpeakingReplica, None]:
+    async def speak(
+        self, speech: PreparedSpeech, num_turned_away: int = 0
+    ) -> AsyncGenerator[AudioChunk | SpeakingReplica, None]:
         """The samples of a request as they are made; before those of a fed one, where its text is to be sent.
 
+        num_turned_away: requests that whoever calls refused by itself since it was refused here.
         Raises NotReady or GenerationFailed; Overloaded and InputTooLong are the last item.
         """
+        self._refusals.add(num_turned_away)
         try:
             async with aclosing(self._meter.spoken(speech, self._thread.speak(speech))) as items:
                 async for item in items:

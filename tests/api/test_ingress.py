@@ -58,6 +58,7 @@ class Handle:
     def __init__(self, work: Callable[[], Any]) -> None:
         self.response = Response(work)
         self.chosen: dict[str, Any] = {}
+        self.calls: list[tuple[Any, ...]] = []
 
     def options(self, **chosen: Any) -> "Handle":
         self.chosen.update(chosen)
@@ -67,6 +68,7 @@ class Handle:
         return self
 
     def remote(self, *arguments: Any) -> Response:
+        self.calls.append(arguments)
         return self.response
 
 
@@ -247,3 +249,21 @@ async def test_whom_the_voices_own_replica_refuses_is_sent_to_the_least_loaded()
     service, handle = service_over(stream)
     assert len([chunk async for chunk in service.speak(PREPARED)]) == 1
     assert asked == [f"voice:{PREPARED.voice.key}", ""]
+
+
+async def test_after_a_refusal_the_next_are_refused_without_a_call_and_told_of_with_the_next_one() -> None:
+    async def full() -> AsyncGenerator[SpeechError, None]:
+        yield Overloaded("every stream of this replica is taken")
+
+    service, handle = service_over(full)
+    with pytest.raises(Overloaded):
+        await anext(service.speak(PREPARED))
+    assert handle.calls == [(PREPARED, 0)] * 2, "the voice's own replica, and the least loaded"
+    for prepare in (service.prepare, service.prepare_fed):
+        with pytest.raises(Overloaded):
+            await prepare(REQUEST)
+    assert len(handle.calls) == 2
+    assert service.ledger.figures("id").recent["refused"] == 3
+    with pytest.raises(Overloaded):
+        await anext(service.speak(PREPARED))
+    assert handle.calls[2:] == [(PREPARED, 2), (PREPARED, 0)]

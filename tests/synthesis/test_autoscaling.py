@@ -107,6 +107,9 @@ def test_refusals_are_forgotten_after_their_window() -> None:
     assert refusals.count() == 1
     now_s = 13.0
     assert refusals.count() == 0
+    refusals.add(7)
+    refusals.add(0)
+    assert refusals.count() == 7
 
 
 def test_replicas_too_slow_for_a_single_listener_still_take_one_and_leave_when_idle() -> None:
