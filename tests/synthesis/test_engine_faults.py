@@ -36,7 +36,7 @@ class Faulty(StreamingEngine):
             self.victims.append(batch.stream_ids)
             for stream_id in batch.stream_ids:
                 self._streams[stream_id].position += self.forward_only  # as decode does before it draws
-            raise self.error
+            raise type(self.error)(*self.error.args)  # a raised exception keeps the engine; those here are for ever
         return super()._run(batch) if self.forward_only else events
 
 
