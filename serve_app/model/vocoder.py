@@ -154,7 +154,8 @@ class Vocoder(nn.Module):
         num_drawn = state.window_start + len(state.noise)
         shape = (state.num_frames - num_drawn, self.dims.samples_per_frame)
         # Frames of 480 samples are whole blocks of the generator, so that the cut into calls does not change the noise.
-        fresh = torch.randn(shape, generator=state.generator)
+        # Pinned: the host need not wait for what a GPU is still at, as it may for so much other memory.
+        fresh = torch.randn(shape, generator=state.generator, pin_memory=state.noise.is_cuda)
         state.noise = torch.cat((state.noise, fresh.to(state.noise, non_blocking=True)))
         num_past = max(0, end - state.window_start - self.decoder.reach.left)
         return Window(

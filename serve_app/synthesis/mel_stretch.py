@@ -43,7 +43,8 @@ def stretch(mel: Tensor, state: StretchState, *, final: bool) -> Tensor:
     indices = torch.arange(state.num_out, num_total, dtype=torch.float64)
     positions = indices * state.speed - first_known
     left = positions.floor().long()
-    weight = (positions - left).to(mel.dtype)[:, None]
+    weight = (positions - left).to(mel, non_blocking=True)[:, None]
+    left = left.to(mel.device, non_blocking=True)
     right = (left + 1).clamp(max=len(known) - 1)
     state.num_out = max(state.num_out, num_total)
     state.last = known[-1:].clone()

@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from serve_app.model.flow import Flow, FlowState
 from serve_app.model.paged_chunks import PagedChunks, PagedKept, page_bytes
 from serve_app.model.vocoder import Vocoder, VocoderState
 from serve_app.synthesis.mel_stretch import StretchState, stretch
-from serve_app.synthesis.sample_copy import SampleCopy, on_cpu
+from serve_app.synthesis.sample_copy import Arriving, StartCopy, send, start_copy
 from serve_app.synthesis.stage_stream import StageStream, stage_stream
 from serve_app.synthesis.stream import SpeechStream
 
@@ -73,7 +74,9 @@ class FlowPrefixCache:
             return known.clone(), prompt_ids
         self.misses += 1
         mel = np.ascontiguousarray(voice.mel[dims.token_mel_ratio * cut :])
-        state = self._flow.begin(torch.from_numpy(voice.speaker), prompt_ids, torch.from_numpy(mel))
+        device = self._flow.noise.device
+        speaker, mel_there = send(torch.from_numpy(voice.speaker), device), send(torch.from_numpy(mel), device)
+        state = self._flow.begin(speaker, prompt_ids, mel_there)
         if not self._flow.num_prefix_tokens(len(prompt_ids)):
             self.keep(voice, state)  # too short for a chunk of its own
         return state, prompt_ids
@@ -102,6 +105,27 @@ class FlowPrefixCache:
         return sum(state.num_bytes for state in self._states.values())
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Rendered:
+    """The next samples of each stream of a batch, which the device may still be at.
+
+    sizes: of each. last: whether these are its last. arriving: all of them, one behind the other.
+    """
+
+    sizes: Sequence[int]
+    last: Sequence[bool]
+    arriving: Arriving
+
+    def is_there(self) -> bool:
+        return self.arriving.is_there()
+
+    def __call__(self) -> list[tuple[Float32Array, bool]]:
+        """Of each stream float32 [S], S >= 0, and whether they are its last. Waits for the device; raises what it
+        says went wrong."""
+        parts = torch.split(self.arriving(), list(self.sizes))
+        return [(part.numpy(), last) for part, last in zip(parts, self.last, strict=True)]
+
+
 class RenderStage:
     """Renders one chunk of a stream at a time: flow, then vocoder. On a GPU beside the language model, which gives it
     tokens through the host, and nothing else."""
@@ -113,8 +137,9 @@ class RenderStage:
         prefixes: FlowPrefixCache,
         first_lookahead_frames: int | None = None,
         on_stream: StageStream | None = None,
+        copy: StartCopy = start_copy,
     ) -> None:
-        """on_stream: where all of this runs; None: as `stage_stream` says."""
+        """on_stream: where all of this runs; None: as `stage_stream` says. copy: brings samples to the host."""
         self._on_stream = on_stream or stage_stream(flow.noise.device)
         self._first_lookahead_frames = first_lookahead_frames
         self._flow = flow
@@ -123,7 +148,7 @@ class RenderStage:
         self._chunk_tokens = flow.dims.chunk_tokens
         self._window_tokens = flow.dims.chunk_tokens + flow.dims.lookahead
         self._mel_ratio = flow.dims.token_mel_ratio
-        self._copy = SampleCopy.from_cuda() if flow.noise.device.type == "cuda" else on_cpu
+        self._copy = copy
 
     def open(self, stream: SpeechStream) -> None:
         with self._on_stream():
@@ -174,15 +199,17 @@ class RenderStage:
         assert stream.prompt_ids is not None and stream.flow is not None
         return stream.flow.num_tokens < self._flow.num_prefix_tokens(len(stream.prompt_ids))
 
-    def render(self, streams: Sequence[SpeechStream]) -> list[tuple[Float32Array, bool]]:
-        """The next samples of each stream, float32 [S], S >= 0, and whether they are its last.
+    def render(self, streams: Sequence[SpeechStream]) -> Rendered:
+        """Asks the device for the next chunk of each stream, and does not wait for it.
 
-        A chunk of a voice's prompt has none; the last of these makes the voice known.
+        The streams count as rendered from here on: the device does things in the order in which it was asked, so the
+        next chunk may be asked for at once. A chunk of a voice's prompt has no samples; the last of these makes the
+        voice known.
         """
         with self._on_stream():
             return self._render_chunks(streams)
 
-    def _render_chunks(self, streams: Sequence[SpeechStream]) -> list[tuple[Float32Array, bool]]:
+    def _render_chunks(self, streams: Sequence[SpeechStream]) -> Rendered:
         introducing = [stream for stream in streams if self.in_prefix(stream)]
         states, windows, starts = [], [], []
         for stream in streams:
@@ -210,4 +237,4 @@ class RenderStage:
             voiced.append(stretch(mel[max(0, num_prompt_frames) :], stream.stretch, final=last[-1]))
             self.count(stream)
         samples = self._vocoder.render(vocoders, voiced, last)
-        return list(zip(self._copy(samples), last, strict=True))
+        return Rendered([len(part) for part in samples], last, self._copy(torch.cat(samples)))

@@ -1,62 +1,64 @@
-"""Samples and tokens on their way from the device, into memory that the device can write by itself: one copy for a
-whole batch."""
+"""Samples and tokens on their way between host and device, in memory that the device can read and write by itself."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from serve_app.messages import Float32Array
 
-Arriving = Callable[[], Tensor]
-"""Waits for what has been asked of the device before, and for nothing that was asked later; the same on the CPU."""
+class Arriving(Protocol):
+    """A tensor on its way from the device. It waits for what was asked of the device before, and for nothing that was
+    asked later."""
+
+    def is_there(self) -> bool: ...
+
+    def __call__(self) -> Tensor:
+        """On the CPU; waits for it. Raises what the device says went wrong. May be called again."""
+        ...
+
+
+StartCopy = Callable[[Tensor], Arriving]
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """What was on the CPU from the start."""
+
+    tensor: Tensor
+
+    def is_there(self) -> bool:
+        return True
+
+    def __call__(self) -> Tensor:
+        return self.tensor
+
+
+class CudaCopy:
+    """Pinned memory and the event that says it is written. Never run on a GPU."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._pinned = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        self._pinned.copy_(tensor, non_blocking=True)
+        self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        self._event.record()
+
+    def is_there(self) -> bool:
+        return bool(self._event.query())  # type: ignore[no-untyped-call]
+
+    def __call__(self) -> Tensor:
+        self._event.synchronize()
+        # A listener may keep it for long, and pinned memory is for the next copy.
+        return self._pinned.clone()
 
 
 def start_copy(tensor: Tensor) -> Arriving:
-    """Asks for a tensor without waiting for it. Its way from a GPU was never run."""
-    if tensor.device.type == "cpu":
-        return lambda: tensor
-    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-    host.copy_(tensor, non_blocking=True)
-    event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-    event.record()
-
-    def wait() -> Tensor:
-        event.synchronize()
-        return host
-
-    return wait
+    """Asks for a tensor without waiting for it, on the stream that is current."""
+    return Arrived(tensor) if tensor.device.type == "cpu" else CudaCopy(tensor)
 
 
-class SampleCopy:
-    """Copies a batch into pinned memory that is kept, and waits once: no stream of a batch waits for another's copy.
-
-    Never run on a GPU; tests run it on a CPU with plain memory.
-    """
-
-    def __init__(self, allocate: Callable[[int], Tensor], wait: Callable[[], None]) -> None:
-        """allocate: memory for so many float32 samples. wait: until the device has done all that was asked of it."""
-        self._allocate = allocate
-        self._wait = wait
-        self._memory = allocate(0)
-
-    @classmethod
-    def from_cuda(cls) -> "SampleCopy":
-        return cls(lambda size: torch.empty(size, pin_memory=True), lambda: torch.cuda.current_stream().synchronize())
-
-    def __call__(self, parts: Sequence[Tensor]) -> list[Float32Array]:
-        """parts: float32 [S] of each stream, S >= 0, on the device -> the same, in memory of their own."""
-        sizes = [len(part) for part in parts]
-        total = sum(sizes)
-        if total > len(self._memory):
-            self._memory = self._allocate(2 * total)
-        target = self._memory[:total]
-        target.copy_(torch.cat(list(parts)), non_blocking=True)
-        self._wait()
-        # The memory is written again by the next batch.
-        return [part.numpy() for part in torch.split(target.clone(), sizes)]
-
-
-def on_cpu(parts: Sequence[Tensor]) -> list[Float32Array]:
-    """What is on the CPU already needs no copy."""
-    return [part.numpy() for part in parts]
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """A CPU tensor, on the device, for what is asked of the current stream from here on; the host does not wait for
+    what was asked of it before, as it may where the memory is not pinned and larger than 64 KiB."""
+    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)

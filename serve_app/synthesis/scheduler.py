@@ -147,14 +147,19 @@ class Scheduler:
         urgent = dry_at_s - now_s < urgent_s
         return (_ABOUT_TO_RUN_DRY if urgent else _CAN_WAIT, False, dry_at_s, progress.utterance)
 
-    def next_batch(self, streams: Iterable[Progress], now_s: float) -> Batch | None:
-        """The next batch to run, or None when no stream can go on or every listener has plenty."""
+    def next_batch(self, streams: Iterable[Progress], now_s: float, *, may_render: bool = True) -> Batch | None:
+        """The next batch to run, or None when no stream can go on or every listener has plenty.
+
+        may_render: False while a render is under way. Then the language model goes on, for the most urgent first.
+        """
         waiting = [progress for progress in streams if self._pause_s(progress, now_s) <= 0]
         listeners = {id(progress.playback) for progress in waiting if progress.playback.started_at_s is not None}
         urgent_s = max(self._limits.urgent_s, self._round_s(len(listeners)))
         ordered = sorted(waiting, key=lambda progress: self.urgency(progress, now_s, urgent_s))
         if not ordered:
             return None
+        if not may_render:
+            return self._beside_a_render(ordered)
         work = ordered[0].needs()
         assert work is not None
         joining = self._joining(ordered, work)
@@ -164,6 +169,13 @@ class Scheduler:
             if decoding and len(joining) < self._limits.render:
                 work, joining = Work.DECODE, decoding
         return Batch(work, joining, self._limits.prefill_chunk)
+
+    def _beside_a_render(self, ordered: Iterable[Progress]) -> Batch | None:
+        for progress in ordered:
+            for work in (Work.PREFILL, Work.DECODE):
+                if progress.can_join(work, self._limits.token_lead):
+                    return Batch(work, self._joining(ordered, work), self._limits.prefill_chunk)
+        return None
 
     def wait_s(self, streams: Iterable[Progress], now_s: float) -> float | None:
         """Seconds until there is a batch to run: 0 for now, None while no open stream can go on by itself."""

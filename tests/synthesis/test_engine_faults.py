@@ -9,6 +9,7 @@ import torch
 
 from serve_app.errors import GenerationFailed, Overloaded
 from serve_app.model.checkpoint import Checkpoint
+from serve_app.synthesis.attempt import Attempt
 from serve_app.synthesis.engine import StreamingEngine
 from serve_app.synthesis.failures import MAX_FAILED_BATCHES
 from serve_app.synthesis.scheduler import Batch, Work
@@ -29,15 +30,16 @@ class Faulty(StreamingEngine):
     def strikes(self, batch: Batch) -> bool:
         return False
 
-    def _run(self, batch: Batch) -> Any:
+    def _run(self, attempt: Attempt) -> Any:
+        batch = attempt.batch
         if not self.forward_only:
-            events = super()._run(batch)  # the state is as broken as it can be: changed, and nobody told
+            events = super()._run(attempt)  # the state is as broken as it can be: changed, and nobody told
         if self.strikes(batch):
             self.victims.append(batch.stream_ids)
             for stream_id in batch.stream_ids:
                 self._streams[stream_id].position += self.forward_only  # as decode does before it draws
             raise type(self.error)(*self.error.args)  # a raised exception keeps the engine; those here are for ever
-        return super()._run(batch) if self.forward_only else events
+        return super()._run(attempt) if self.forward_only else events
 
 
 @pytest.fixture

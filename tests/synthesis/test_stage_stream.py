@@ -62,7 +62,7 @@ def test_every_call_of_flow_and_vocoder_runs_on_the_stages_stream(checkpoint: Ch
     speech.progress.generated = True
     sizes: list[tuple[int, bool]] = []
     while not (sizes and sizes[-1][1]):
-        sizes += [(len(samples), last) for samples, last in stage.render([speech])]
+        sizes += [(len(samples), last) for samples, last in stage.render([speech])()]
     assert sum(size for size, _ in sizes) == 40 * 960
     num_rendered = len(stream.calls)
     assert num_rendered >= 4
