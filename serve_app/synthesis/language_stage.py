@@ -122,10 +122,14 @@ class LanguageStage:
         self._draw(fitting, logits)
 
     def _next_turn(self, stream: SpeechStream) -> Turn | None:
-        """The draw after the next one, if it is sure to come unless the model ends the utterance. Fed text may have to
-        be read before it."""
+        """The draw after the next one, if it is sure to come unless the model ends the utterance, or asks for text
+        before its block of speech is full. Behind a full block fed text is read first; where all of it is, nothing is.
+        """
+        interleave = stream.interleave
         ends = len(stream.tokens) + 1 >= stream.max_tokens or stream.position + 1 >= self._cache.max_positions
-        return None if ends or stream.interleave is not None else _turn(stream, ahead=1)
+        if interleave is not None and not interleave.complete:
+            ends = ends or len(stream.outputs) + 1 >= interleave.next_fill
+        return None if ends else _turn(stream, ahead=1)
 
     def rehearse(self) -> None:
         """Calls every bucket once where shapes are fixed: warm-up."""

@@ -156,3 +156,27 @@ def test_the_benchmark_measures_it_where_shapes_are_fixed(checkpoint: Checkpoint
     config = BenchSettings(device="cpu", fixed_shapes=True, memory_mib=128, flow_cache_mib=128)
     figures = step_figures(checkpoint, config, made_up_voice(0, 40), decode_batches=(1, 2), render_batches=(1,))
     assert all(figures[name] > 0 for name in ("decode_1_ms", "decode_2_ms", "chunk_1_ms"))
+
+
+@pytest.mark.parametrize("ended", [False, True], ids=["text to come", "all text there"])
+def test_fed_streams_are_decoded_ahead_but_where_text_is_read(checkpoint: Checkpoint, ended: bool) -> None:
+    settings = {"max_streams": 1, "max_positions": 512, "fixed_shapes": True, "memory_mib": 512, "flow_cache_mib": 64}
+    engine = StreamingEngine(checkpoint, SynthesisConfig.model_validate(settings))
+    decode = engine._language._decode_fixed
+    assert decode is not None
+    voice = make_voice(1, num_tokens=30)
+    fed = PreparedSpeech("fed", voice, (make_utterance(voice, 6, num_text_tokens=20),), seed=4, fed=True)
+    engine.open(0, fed, 0, Playback(0.0))
+    stream = engine._streams[0]
+    if ended:
+        engine.end(0)
+    num_decodes = num_ahead = 0
+    while engine.wait_s() is not None and len(stream.tokens) < 60:
+        before, reads = len(stream.outputs), stream.progress.unread > 0
+        engine.step()
+        if len(stream.outputs) > before and not reads:
+            num_decodes += 1
+            num_ahead += stream.slot in decode._ahead
+    assert num_decodes > 30
+    assert num_ahead >= 0.9 * num_decodes if ended else 0.8 * num_decodes <= num_ahead < num_decodes
+    engine.close(0)
