@@ -162,8 +162,8 @@ def measure(engine: Engine, voices: Sequence[VoicePrompt], options: argparse.Nam
     figures |= {"streams": options.streams, "sweep": sweep, "chunk_cost_growth": chunk_cost_growth(alone[-1])}
     if options.most_streams:
 
-        def tell(streams: int, underruns: int) -> None:
-            print_row(f"{streams} streams at once", {"underruns": underruns})
+        def tell(streams: int, underruns: int | None) -> None:
+            print_row(f"{streams} streams at once", {"underruns": "refused" if underruns is None else underruns})
 
         figures["most_streams"] = most_streams(engine, voices, options.seconds, options.most_streams, tell)
     if options.poisson:

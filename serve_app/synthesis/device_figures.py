@@ -1,7 +1,9 @@
 """What the networks cost on a device, with no engine around them: steps, chunks, rounding, the device's ceilings."""
 
 import platform
+import shutil
 import statistics
+import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -28,15 +30,27 @@ _MEMORY_MIB = 8192
 _RENDERED_TOKENS = 200
 """More say nothing new of rounding: a chunk's depends on no token count."""
 _REPEATS = 5
-_MATRIX = 2048
-_COPY_BYTES = 2**28
+_MATRIX, _COPY_BYTES = 2048, 2**28
+_CUDA_MATRIX, _CUDA_COPY_BYTES = 8192, 2**32
+"""What a GPU does in less than a millisecond is mostly the launch."""
 
 
 def describe(device: torch.device) -> dict[str, str]:
     """The device and what drives it."""
     if device.type == "cuda":
-        return {"device": torch.cuda.get_device_name(device), "driver": f"CUDA {torch.version.cuda}"}
+        driver = f"CUDA {torch.version.cuda}, driver {_cuda_driver()}"
+        return {"device": torch.cuda.get_device_name(device), "driver": driver}
     return {"device": platform.processor() or platform.machine(), "driver": f"{torch.get_num_threads()} threads"}
+
+
+def _cuda_driver() -> str:
+    """Its version, which torch does not know."""
+    command = shutil.which("nvidia-smi")
+    if command is None:
+        return "unknown"
+    query = [command, "--query-gpu=driver_version", "--format=csv,noheader"]
+    answer = subprocess.run(query, capture_output=True, text=True, check=False, timeout=30)
+    return answer.stdout.partition("\n")[0].strip() or "unknown"
 
 
 def median_s(call: Callable[[], object], device: torch.device) -> float:
@@ -54,12 +68,15 @@ def median_s(call: Callable[[], object], device: torch.device) -> float:
 @torch.inference_mode()
 def ceilings(device: torch.device, dtype: torch.dtype) -> dict[str, float]:
     """Measured: TFLOP/s of a large product, and GB/s of a copy, read and written."""
-    matrix = torch.ones((_MATRIX, _MATRIX), device=device, dtype=dtype)
-    source = torch.zeros(_COPY_BYTES, dtype=torch.uint8, device=device)
+    cuda = device.type == "cuda"
+    size, num_bytes = (_CUDA_MATRIX, _CUDA_COPY_BYTES) if cuda else (_MATRIX, _COPY_BYTES)
+    # A product of ones draws less power than any other, and is faster for it.
+    matrix = torch.randn((size, size), device=device).to(dtype)
+    source = torch.zeros(num_bytes, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     return {
-        "tflops": 2 * _MATRIX**3 / median_s(lambda: matrix @ matrix, device) / 1e12,
-        "gb_per_s": 2 * _COPY_BYTES / median_s(lambda: target.copy_(source), device) / 1e9,
+        "tflops": 2 * size**3 / median_s(lambda: matrix @ matrix, device) / 1e12,
+        "gb_per_s": 2 * num_bytes / median_s(lambda: target.copy_(source), device) / 1e9,
     }
 
 
@@ -137,8 +154,21 @@ def _measure(
         operations = batch * (2 * products * dims.chunk_frames + attention)
         figures[f"chunk_{batch}_gflop"] = operations / 1e9
         figures[f"chunk_{batch}_compute_share"] = operations / seconds / 1e12 / top["tflops"]
+        figures[f"vocoder_{batch}_ms"] = 1000 * _vocoder_s(networks, dims.chunk_frames, batch)
     figures["chunk_bytes"] = page_bytes(flow)
     return {name: round(value, 4) for name, value in figures.items()}
+
+
+def _vocoder_s(networks: Networks, num_frames: int, batch: int) -> float:
+    """Seconds in which the mel of one chunk of each stream becomes samples, in the middle of an utterance."""
+    vocoder = networks.vocoder
+    mels = [vocoder.source.weight.new_zeros((num_frames, vocoder.dims.in_channels))] * batch
+    states = [vocoder.open(seed) for seed in range(batch)]
+    for _ in range(2):
+        vocoder.render(states, mels, [False] * batch)
+    ongoing = [False] * batch
+    # A state is never written in place, so a copy of its fields goes on from the same place again.
+    return median_s(lambda: vocoder.render([replace(s) for s in states], mels, ongoing), mels[0].device)
 
 
 def _attention_operations(flow: Flow, num_past_tokens: int) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from serve_app.errors import Overloaded, SpeechError
 from serve_app.messages import SAMPLE_RATE_HZ, Float32Array, PreparedSpeech, VoicePrompt
 from serve_app.synthesis.made_up import made_up_utterance
 from serve_app.synthesis.scheduler import Playback
@@ -59,18 +60,46 @@ class Listener:
 
 
 def serve_all(
-    engine: Engine, voices: Sequence[VoicePrompt], seconds: float, arrivals_s: Sequence[float]
+    engine: Engine,
+    voices: Sequence[VoicePrompt],
+    seconds: float,
+    arrivals_s: Sequence[float],
+    at_once: int | None = None,
 ) -> tuple[list[Listener], float]:
-    """Opens a request at each arrival time and steps until all have ended. Returns the listeners and the wall time."""
+    """Opens a request at each arrival time and steps until all have ended. Returns the listeners and the wall time.
+
+    at_once: no more than so many are served at a time, and who waits for that has not arrived yet. Raises what the
+    engine says to any of them; then it holds none of them.
+    """
     listeners: dict[int, Listener] = {}
+    try:
+        return _serve_all(engine, voices, seconds, arrivals_s, at_once or len(arrivals_s), listeners)
+    except SpeechError:
+        for index in listeners:
+            engine.close(index)
+        while engine.wait_s() is not None:  # a render that is under way keeps what its streams hold
+            engine.step()
+        raise
+
+
+def _serve_all(
+    engine: Engine,
+    voices: Sequence[VoicePrompt],
+    seconds: float,
+    arrivals_s: Sequence[float],
+    at_once: int,
+    listeners: dict[int, Listener],
+) -> tuple[list[Listener], float]:
+    num_open = 0
     waiting = list(enumerate(arrivals_s))
     started = time.monotonic()
     while waiting or engine.wait_s() is not None:
         now = time.monotonic() - started
-        while waiting and waiting[0][1] <= now:
+        while waiting and waiting[0][1] <= now and num_open < at_once:
             index, arrival_s = waiting.pop(0)
             voice = voices[index % len(voices)]
-            listeners[index] = Listener(arrival_s)
+            num_open += 1
+            listeners[index] = Listener(arrival_s if at_once == len(arrivals_s) else now)
             speech = PreparedSpeech("bench", voice, (made_up_utterance(voice, index, seconds),), index)
             engine.open(index, speech, 0, Playback(time.monotonic()))
         idle_s = engine.wait_s()
@@ -85,6 +114,7 @@ def serve_all(
             if len(event.samples):
                 listener.arrivals.append((at_s, event.samples))
             if event.finished:
+                num_open -= 1
                 listener.finished_s = at_s
     return [listeners[index] for index in sorted(listeners)], time.monotonic() - started
 
@@ -125,15 +155,19 @@ def chunk_cost_growth(listener: Listener, early: int = 2, late: int = 10) -> flo
 
 
 def most_streams(
-    engine: Engine, voices: Sequence[VoicePrompt], seconds: float, limit: int, tell: Callable[[int, int], None]
+    engine: Engine, voices: Sequence[VoicePrompt], seconds: float, limit: int, tell: Callable[[int, int | None], None]
 ) -> int:
     """The most streams, begun at once, of which none runs dry; 0 when a single one does. By bisection up to `limit`.
 
-    tell: the streams of each trial and their underruns.
+    tell: the streams of each trial and their underruns, None where the engine refused so many.
     """
 
     def holds(streams: int) -> bool:
-        listeners, _ = serve_all(engine, voices, seconds, [0.0] * streams)
+        try:
+            listeners, _ = serve_all(engine, voices, seconds, [0.0] * streams)
+        except Overloaded:
+            tell(streams, None)
+            return False
         underruns = sum(listener.underruns() for listener in listeners)
         tell(streams, underruns)
         return underruns == 0

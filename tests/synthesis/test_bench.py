@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from serve_app.config import SynthesisConfig
+from serve_app.synthesis.aims import deviation_rows, step_rows
 from serve_app.synthesis.bench import main
 from serve_app.synthesis.made_up import BenchSettings
 
@@ -26,6 +27,7 @@ def test_figures_of_engine_and_networks_end_in_one_json_line(capsys: pytest.Capt
     assert isinstance(deviations, dict)
     timed = {"decode_1_ms", "decode_64_ms", "chunk_1_ms", "chunk_16_ms", "ceiling_tflops", "ceiling_gb_per_s"}
     assert all(networks[name] > 0 for name in timed)
+    assert all(row.reached > 0 for row in (*step_rows(networks), *deviation_rows(deviations))), "the table of aims"
     assert networks["decode_64_mb"] > networks["decode_1_mb"], "every stream has keys and values of its own"
     assert networks["chunk_16_gflop"] == pytest.approx(16 * networks["chunk_1_gflop"], rel=1e-2)
     assert 0 < deviations["bf16_mel_max"] < 0.05
