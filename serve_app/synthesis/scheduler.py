@@ -11,7 +11,7 @@ text is still being written waits for it without a place in any order.
 
 import itertools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -77,6 +77,11 @@ class Progress:
         if self.waiting:
             return None
         return Work.PREFILL if self.unread else Work.DECODE
+
+    @property
+    def can_read(self) -> bool:
+        """Whether there is prompt or text that the language model can read now, whatever is rendered first."""
+        return self.unread > 0 and not (self.waiting or self.generated)
 
     def can_join(self, work: Work, token_lead: int) -> bool:
         """Whether a batch of `work` helps this stream; decoding may run `token_lead` tokens ahead of rendering."""
@@ -170,11 +175,15 @@ class Scheduler:
                 work, joining = Work.DECODE, decoding
         return Batch(work, joining, self._limits.prefill_chunk)
 
-    def _beside_a_render(self, ordered: Iterable[Progress]) -> Batch | None:
+    def _beside_a_render(self, ordered: Sequence[Progress]) -> Batch | None:
+        """Whoever has a chunk to be rendered next goes on, too."""
         for progress in ordered:
-            for work in (Work.PREFILL, Work.DECODE):
-                if progress.can_join(work, self._limits.token_lead):
-                    return Batch(work, self._joining(ordered, work), self._limits.prefill_chunk)
+            if progress.can_read:
+                reading = (other.stream_id for other in ordered if other.can_read)
+                chosen = tuple(itertools.islice(reading, self._limits.prefill))
+                return Batch(Work.PREFILL, chosen, self._limits.prefill_chunk)
+            if progress.can_join(Work.DECODE, self._limits.token_lead):
+                return Batch(Work.DECODE, self._joining(ordered, Work.DECODE), self._limits.prefill_chunk)
         return None
 
     def wait_s(self, streams: Iterable[Progress], now_s: float) -> float | None:

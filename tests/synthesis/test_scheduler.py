@@ -158,3 +158,25 @@ def test_a_listener_who_ran_dry_goes_on_from_the_next_sound() -> None:
     assert playback.dry_at_s() == 3.0
     playback.deliver(0.5, now_s=10.0)
     assert playback.dry_at_s() == 10.5
+
+
+def test_beside_a_render_the_language_model_goes_on_for_the_most_urgent() -> None:
+    """Also for those whose next chunk could be rendered, which is the next render's."""
+    scheduler = Scheduler(Limits(token_lead=50))
+    ready, needy = playing(1, 0.1, tokens_needed=-10), playing(2, 2.0, tokens_needed=4)
+    batch = scheduler.next_batch([needy, ready], 0.0)
+    assert batch is not None and batch.work is Work.RENDER
+    batch = scheduler.next_batch([needy, ready], 0.0, may_render=False)
+    assert batch is not None and batch.work is Work.DECODE and batch.stream_ids == (1, 2)
+    introduced = silent(3, 0.0, unread=40, tokens_needed=-20)  # chunks of its voice's prompt are there
+    batch = scheduler.next_batch([needy, introduced], 0.0, may_render=False)
+    assert batch is not None and batch.work is Work.PREFILL and batch.stream_ids == (3,)
+
+
+def test_beside_a_render_nobody_is_decoded_further_ahead_than_ever() -> None:
+    scheduler = Scheduler(Limits(token_lead=50, max_lead_s=5.0))
+    ahead, done = playing(1, 0.1, tokens_needed=-50), playing(2, 0.1)
+    done.generated = True
+    waiting = silent(3, 0.0, unread=3, waiting=True)
+    rich = playing(4, 9.0)
+    assert scheduler.next_batch([ahead, done, waiting, rich], 0.0, may_render=False) is None
