@@ -1,15 +1,19 @@
 """Silence before the first word is left out, and nothing else."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from torch import Tensor
 
 from serve_app.config import SynthesisConfig
 from serve_app.messages import Float32Array
 from serve_app.model.checkpoint import Checkpoint
 from serve_app.synthesis.engine import StreamingEngine
 from serve_app.synthesis.leading_silence import LeadingSilence
+from serve_app.synthesis.render_stage import Rendered
+from serve_app.synthesis.sample_copy import Arrived
 from serve_app.synthesis.scheduler import Work
 from serve_app.synthesis.stream import SpeechStream
 from tests.synthesis.conftest import make_utterance, make_voice, open_stream, run
@@ -56,16 +60,17 @@ def test_at_most_a_second_is_left_out() -> None:
 def make_silent_at_first(engine: StreamingEngine, monkeypatch: pytest.MonkeyPatch, num_silent: int = 4_800) -> None:
     """The first chunk of the next stream begins with so many samples of silence: random weights never do."""
     render = engine._render.render
-    chunks: list[Float32Array] = []
+    chunks: list[Tensor] = []
 
-    def silent(streams: Sequence[SpeechStream]) -> list[tuple[Float32Array, bool]]:
-        ((samples, last),) = render(streams)
+    def silent(streams: Sequence[SpeechStream]) -> Rendered:
+        rendered = render(streams)
+        samples = rendered.arriving()
         if not chunks:
-            samples = samples.copy()
+            samples = samples.clone()
             samples[:num_silent] = 0
         if len(samples):  # none for the chunks of the voice's prompt
             chunks.append(samples)
-        return [(samples, last)]
+        return replace(rendered, arriving=Arrived(samples))
 
     monkeypatch.setattr(engine._render, "render", silent)
 
