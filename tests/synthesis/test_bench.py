@@ -4,12 +4,14 @@ import dataclasses
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from serve_app.config import SynthesisConfig
 from serve_app.synthesis.aims import deviation_rows, step_rows
 from serve_app.synthesis.bench import main
+from serve_app.synthesis.device_figures import _cuda_driver
 from serve_app.synthesis.made_up import BenchSettings
 
 SHORT = ["--size", "toy", "--threads", "1", "--streams", "1", "2", "--repeat", "1", "--seconds", "1.2"]
@@ -64,3 +66,12 @@ def test_its_settings_are_the_defaults_of_the_service() -> None:
     for name in given:
         assert ours.pop(name) == 5
     assert ours == {name: defaults[name] for name in ours}
+
+
+def test_the_driver_is_told_where_it_says_who_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert _cuda_driver() == "unknown"
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 570.86.15\necho 570.86.15\n")
+    program.chmod(0o755)
+    assert _cuda_driver() == "570.86.15", "one line for each card"

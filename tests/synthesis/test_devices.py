@@ -18,12 +18,11 @@ DEVICE = torch.device("meta")
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
-def test_chunks_of_the_flow(checkpoint: Checkpoint, precision: torch.dtype) -> None:
+def test_chunks_of_the_flow(checkpoint: Checkpoint) -> None:
     flow = Flow.from_tensors(checkpoint.dims.flow, checkpoint.flow).to(DEVICE)
-    flow.estimator.to(precision)
+    flow.estimator.to(torch.bfloat16)
     flow.chunks = PagedChunks(flow, 20, lambda call: call)
-    flow.chunks.rehearse(2, 4)
+    flow.chunks.rehearse(1, 2)
     mel = torch.zeros((60, 80), device=DEVICE)
 
     def begin() -> FlowState:
