@@ -1,7 +1,6 @@
 """The application with an engine that breaks when a request asks for it by its seed: faults for the real service."""
 
 import time
-from typing import Any
 
 import torch
 from ray import serve
@@ -9,10 +8,11 @@ from ray.serve import Application
 
 import serve_app.app as real
 from serve_app.config import AppConfig
+from serve_app.synthesis.attempt import Attempt
 from serve_app.synthesis.deployment import Synthesis
 from serve_app.synthesis.engine import StreamingEngine
 from serve_app.synthesis.sampling import utterance_seed
-from serve_app.synthesis.scheduler import Batch
+from serve_app.synthesis.stream import StreamEvent
 from tests.chaos.fault_seeds import BUG, HANG, OUT_OF_MEMORY
 
 AFTER_TOKENS = 60
@@ -26,14 +26,13 @@ class FaultySynthesis(Synthesis):
         super().__init__(config)
         engine = self._thread._loop._engine
         assert isinstance(engine, StreamingEngine)
-        run: Any = engine._run
+        run = engine._run
 
-        def run_or_break(batch: Batch, *arguments: Any) -> Any:
-            for stream_id in batch.stream_ids:
-                stream = engine._streams[stream_id]
+        def run_or_break(attempt: Attempt) -> list[StreamEvent]:
+            for stream in attempt.streams:
                 if len(stream.tokens) >= AFTER_TOKENS:
                     break_as_asked(stream.seed)
-            return run(batch, *arguments)
+            return run(attempt)
 
         engine._run = run_or_break  # type: ignore[method-assign]
 
