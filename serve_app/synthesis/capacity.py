@@ -81,18 +81,9 @@ class Capacity:
         """Whether a newcomer may join so many listeners. An idle engine serves anyone, however slow it is."""
         return listeners == 0 or self.load(listeners + 1) <= self.max_load
 
-    def hold_s(self, listeners: int, tokens_needed: int, audio_s: float) -> float:
-        """Seconds to wait with a first sound of `audio_s`, so that it lasts until the next chunk is there.
-
-        tokens_needed: still missing for that chunk. 0 where the engine cannot keep up anyway: then sooner is better.
-        """
-        others = self._renders(listeners - 1)
-        if self.load(listeners) >= 1 or others >= 1:
-            return 0.0
-        decode = self.costs.of(Work.DECODE, min(listeners, self.limits.decode))
-        own_s = max(0, tokens_needed) * decode + self.costs.of(Work.RENDER, 1)
-        # Meanwhile the others' chunks take their share of the engine; their tokens come in the same batches.
-        return max(0.0, own_s / (1 - others) - audio_s)
+    def keeps_up(self, listeners: int) -> bool:
+        """Whether so many can be kept in sound at all; if not, sooner is better for everybody."""
+        return self.load(listeners) < 1
 
     def _playing(self, listeners: int) -> float:
         """Seconds of decoding and rendering for one second of playback by so many listeners."""

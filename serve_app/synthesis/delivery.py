@@ -1,9 +1,9 @@
 """What leaves the engine for a listener, and when: silence left out, a first sound held back, playback counted."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from serve_app.messages import SAMPLE_RATE_HZ, Float32Array
-from serve_app.synthesis.capacity import Capacity
+from serve_app.synthesis.forecast import Forecast
 from serve_app.synthesis.stream import SpeechStream, StreamEvent, silence
 
 
@@ -25,34 +25,44 @@ class Delivery:
         return StreamEvent(stream.stream_id, samples, new_tokens, stream.progress.generated, finished)
 
     def sound(
-        self, stream: SpeechStream, rendered: Float32Array, capacity: Capacity, num_listeners: int, *, last: bool
+        self,
+        stream: SpeechStream,
+        rendered: Float32Array,
+        forecast: Forecast,
+        streams: Iterable[SpeechStream],
+        *,
+        last: bool,
     ) -> StreamEvent | None:
-        """Of what was rendered what is heard; None while it is held back. last: nothing follows."""
+        """Of what was rendered what is heard; None while it is held back. streams: all. last: nothing follows."""
         trim = stream.leading_silence
         samples = rendered if trim is None else trim.trim(rendered, last=last)
-        if not last and self._holds(stream, samples, capacity, num_listeners):
+        if not last and self._holds(stream, samples, forecast, streams):
             return None
         return self.event(stream, samples, finished=last)
 
-    def due(self, streams: Iterable[SpeechStream]) -> list[StreamEvent]:
-        """First sounds that have been held long enough."""
-        now_s = self._clock()
-        due = [stream for stream in streams if len(stream.held) and stream.held_until_s <= now_s]
+    def due(self, streams: Collection[SpeechStream], forecast: Forecast) -> list[StreamEvent]:
+        """First sounds that need not be held any longer, of all streams."""
+        held = [stream for stream in streams if len(stream.held)]
+        due = [stream for stream in held if self._lasts(stream, stream.held, forecast, streams)]
         return [self.event(stream, stream.take_held(silence(0))) for stream in due]
 
     def wait_s(self, streams: Iterable[SpeechStream]) -> float | None:
-        """Seconds until a held sound is due; None when nothing is held."""
-        now_s = self._clock()
-        return min((max(0.0, stream.held_until_s - now_s) for stream in streams if len(stream.held)), default=None)
+        """0 where a held sound is due though nothing else is to be done; None otherwise: steps go on until it is."""
+        return 0.0 if any(len(stream.held) and stream.progress.needs() is None for stream in streams) else None
 
-    def _holds(self, stream: SpeechStream, samples: Float32Array, capacity: Capacity, num_listeners: int) -> bool:
+    def _holds(
+        self, stream: SpeechStream, samples: Float32Array, forecast: Forecast, streams: Iterable[SpeechStream]
+    ) -> bool:
         """Holds a first sound back that would be played before the next chunk is there."""
-        progress = stream.progress
-        if not self._hold_first_sound or progress.playback.started_at_s is not None:
+        if not self._hold_first_sound or stream.progress.playback.started_at_s is not None:
             return False
-        if len(stream.held) or not len(samples) or progress.waiting:
+        if len(stream.held) or not len(samples) or self._lasts(stream, samples, forecast, streams):
             return False
-        hold_s = capacity.hold_s(num_listeners, progress.tokens_needed, len(samples) / SAMPLE_RATE_HZ)
-        if hold_s > 0:
-            stream.held, stream.held_until_s = samples, self._clock() + hold_s
-        return hold_s > 0
+        stream.held = samples
+        return True
+
+    def _lasts(
+        self, stream: SpeechStream, samples: Float32Array, forecast: Forecast, streams: Iterable[SpeechStream]
+    ) -> bool:
+        everybody = (other.progress for other in streams)
+        return forecast.lasts(stream.progress, len(samples) / SAMPLE_RATE_HZ, everybody, self._clock())

@@ -22,6 +22,7 @@ from serve_app.synthesis.cuda_graphs import Graphs
 from serve_app.synthesis.delivery import Delivery
 from serve_app.synthesis.failures import Failures
 from serve_app.synthesis.flight import LOOK_S, Flight
+from serve_app.synthesis.forecast import Forecast
 from serve_app.synthesis.guards import LengthRule
 from serve_app.synthesis.language_stage import LanguageStage
 from serve_app.synthesis.networks import Networks
@@ -89,7 +90,8 @@ class StreamingEngine:
         config = self._config
         limits = Limits(prefill_chunk=config.prefill_chunk, render=config.render_batch, max_lead_s=settings.max_lead_s)
         self._admission.adjust(settings, limits)
-        self._scheduler = Scheduler(limits, self._admission.capacity.round_s)
+        self._forecast = Forecast(self._admission.capacity)
+        self._scheduler = Scheduler(limits, self._admission.capacity.round_s, self._forecast.can_wait)
 
     def wait_s(self) -> float | None:
         now_s = self._clock()
@@ -158,7 +160,7 @@ class StreamingEngine:
 
     @torch.inference_mode()
     def step(self) -> list[StreamEvent]:
-        released = self._delivery.due(self._streams.values())
+        released = self._delivery.due(self._streams.values(), self._forecast)
         flight, now_s = self._flight, self._clock()
         if flight is not None and flight.is_over(now_s):
             return released + self._attempts(flight.attempt, self._land)
@@ -235,7 +237,7 @@ class StreamingEngine:
     def _sound(self, stream: SpeechStream, samples: Float32Array, last: bool) -> StreamEvent | None:
         if not np.isfinite(samples).all():
             return self._failed(stream, GenerationFailed("the model produced no valid sound"))
-        event = self._delivery.sound(stream, samples, self._admission.capacity, self.num_listeners, last=last)
+        event = self._delivery.sound(stream, samples, self._forecast, self._streams.values(), last=last)
         if last:
             self.close(stream.stream_id)
         return event

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-_ABOUT_TO_RUN_DRY, _FIRST_SOUND, _CAN_WAIT = 0, 1, 2
+_FIRST_SOUND_IN_TIME, _ABOUT_TO_RUN_DRY, _FIRST_SOUND, _CAN_WAIT, _FIRST_SOUND_TOO_EARLY = range(5)
 """Classes of urgency, in the order in which they are served."""
 
 
@@ -130,17 +130,28 @@ class Limits:
 class Scheduler:
     """Orders the work of the open streams."""
 
-    def __init__(self, limits: Limits, round_s: Callable[[int], float] = lambda listeners: 0.0) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        round_s: Callable[[int], float] = lambda listeners: 0.0,
+        can_wait: Callable[[Sequence[Progress], Progress, float], bool | None] = lambda streams, newcomer, now_s: None,
+    ) -> None:
         """round_s: seconds in which each of so many listeners gets the next second of sound. Whoever has less in hand
         than that comes before newcomers: if all were let down to `urgent_s`, they would be in a hurry together.
+        can_wait: whether listeners get their next chunks in time if that newcomer takes its next step before them; None
+        where that is not known, and what they have in hand decides.
         """
         self._limits = limits
         self._round_s = round_s
+        self._can_wait = can_wait
 
-    def urgency(self, progress: Progress, now_s: float, urgent_s: float) -> tuple[int, bool, float, int]:
+    def urgency(
+        self, progress: Progress, now_s: float, urgent_s: float, first_sound: int = _FIRST_SOUND
+    ) -> tuple[int, bool, float, int]:
         """Sort key, smallest first: class of urgency, deadline, order of utterances.
 
-        urgent_s: who listens and has less than this in hand is about to run dry.
+        urgent_s: who listens and has less than this in hand is about to run dry. first_sound: class of those who have
+        heard nothing.
 
         Among those who wait for their first sound prompts are taken in first, so that their first tokens are decoded
         together; serving them one after another would cost each of them the decode steps of all before it.
@@ -148,7 +159,7 @@ class Scheduler:
         playback = progress.playback
         dry_at_s = playback.dry_at_s()
         if playback.started_at_s is None:
-            return (_FIRST_SOUND, progress.needs() is Work.DECODE, dry_at_s, progress.utterance)
+            return (first_sound, progress.needs() is Work.DECODE, dry_at_s, progress.utterance)
         urgent = dry_at_s - now_s < urgent_s
         return (_ABOUT_TO_RUN_DRY if urgent else _CAN_WAIT, False, dry_at_s, progress.utterance)
 
@@ -161,6 +172,9 @@ class Scheduler:
         listeners = {id(progress.playback) for progress in waiting if progress.playback.started_at_s is not None}
         urgent_s = max(self._limits.urgent_s, self._round_s(len(listeners)))
         ordered = sorted(waiting, key=lambda progress: self.urgency(progress, now_s, urgent_s))
+        first_sound = self._class_of_first_sounds(ordered, now_s)
+        if first_sound != _FIRST_SOUND:
+            ordered.sort(key=lambda progress: self.urgency(progress, now_s, urgent_s, first_sound))
         if not ordered:
             return None
         if not may_render:
@@ -168,7 +182,8 @@ class Scheduler:
         work = ordered[0].needs()
         assert work is not None
         joining = self._joining(ordered, work)
-        if work is Work.RENDER and self.urgency(ordered[0], now_s, urgent_s)[0] == _CAN_WAIT:
+        hurry, *_ = self.urgency(ordered[0], now_s, urgent_s, first_sound)
+        if work is Work.RENDER and hurry == _CAN_WAIT and first_sound != _FIRST_SOUND_TOO_EARLY:
             # Nobody is in a hurry: let more chunks become ready, so that they are rendered together.
             decoding = self._joining(ordered, Work.DECODE)
             if decoding and len(joining) < self._limits.render:
@@ -185,6 +200,15 @@ class Scheduler:
             if progress.can_join(Work.DECODE, self._limits.token_lead):
                 return Batch(Work.DECODE, self._joining(ordered, Work.DECODE), self._limits.prefill_chunk)
         return None
+
+    def _class_of_first_sounds(self, ordered: Sequence[Progress], now_s: float) -> int:
+        newcomer = next((progress for progress in ordered if progress.playback.started_at_s is None), None)
+        if newcomer is None:
+            return _FIRST_SOUND
+        in_time = self._can_wait(ordered, newcomer, now_s)
+        if in_time is None:
+            return _FIRST_SOUND
+        return _FIRST_SOUND_IN_TIME if in_time else _FIRST_SOUND_TOO_EARLY
 
     def wait_s(self, streams: Iterable[Progress], now_s: float) -> float | None:
         """Seconds until there is a batch to run: 0 for now, None while no open stream can go on by itself."""

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from serve_app.synthesis.capacity import Capacity, StepCosts
+from serve_app.synthesis.forecast import Forecast
 from serve_app.synthesis.scheduler import Limits, Playback, Progress, Scheduler, Work
 
 MADE_UP_COSTS = {
@@ -37,7 +38,7 @@ HELD_BACK_S = 0.32
 class VirtualStream:
     """One request in virtual time.
 
-    num_tokens: speech tokens it will have. pad: tokens of its first hop.
+    num_tokens: speech tokens it will have. pad: tokens of its first hop. held_s: seconds of a first sound held back.
     dry_s: time at which its listener runs dry; underruns counts how often that came before the next sound.
     """
 
@@ -46,6 +47,7 @@ class VirtualStream:
     pad: int
     tokens: int = 0
     rendered: int = 0
+    held_s: float = 0.0
     ttfa_s: float = 0.0
     dry_s: float = 0.0
     underruns: int = 0
@@ -60,16 +62,21 @@ class VirtualStream:
         self.progress.generated = self.tokens >= self.num_tokens
         self.count()
 
-    def render(self, now_s: float) -> bool:
-        """Delivers the next chunk; True when it was the last."""
+    def render(self) -> tuple[float, bool]:
+        """Seconds of sound of the next chunk, and whether it was the last."""
         hop = self.pad if self.rendered == 0 else CHUNK_TOKENS
-        first = self.rendered == 0
+        held_back_s = -HELD_BACK_S if self.rendered == 0 else 0.0
         fresh = min(hop, self.tokens - self.rendered)
         self.rendered += fresh
         last = self.progress.generated and self.rendered >= self.tokens
-        audio_s = fresh * SECONDS_PER_TOKEN - (HELD_BACK_S if first else 0.0) + (HELD_BACK_S if last else 0.0)
+        self.count()
+        return fresh * SECONDS_PER_TOKEN + held_back_s + (HELD_BACK_S if last else 0.0), last
+
+    def hear(self, audio_s: float, now_s: float) -> None:
+        """This, and before it what was held back."""
+        audio_s, self.held_s = audio_s + self.held_s, 0.0
         playback = self.progress.playback
-        if first:
+        if playback.started_at_s is None:
             self.ttfa_s = now_s - playback.opened_at_s
             self.dry_s = now_s
         elif now_s > self.dry_s:
@@ -77,28 +84,33 @@ class VirtualStream:
             self.dry_s = now_s
         self.dry_s += audio_s
         playback.deliver(audio_s, now_s)
-        self.count()
-        return last
 
 
 @dataclass(slots=True)
 class Replica:
     """One engine in virtual time."""
 
-    scheduler: Scheduler
     capacity: Capacity
-    costs: StepCosts
     streams: dict[int, VirtualStream] = field(default_factory=dict)
     now_s: float = 0.0
     busy_s: float = 0.0
+    forecast: Forecast = field(init=False)
+    scheduler: Scheduler = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.forecast = Forecast(self.capacity)
+        self.scheduler = Scheduler(self.capacity.limits, self.capacity.round_s, self.forecast.can_wait)
 
     def advance(self, until_s: float) -> list[VirtualStream]:
         """Runs whole steps until the clock has passed `until_s` or nothing is left. Returns the streams that ended."""
         ended = []
         while self.streams and self.now_s < until_s:
-            batch = self.scheduler.next_batch((s.progress for s in self.streams.values()), self.now_s)
+            for stream in self.streams.values():
+                if stream.held_s and self.lasts(stream, stream.held_s):
+                    stream.hear(0.0, self.now_s)
+            batch = self.scheduler.next_batch(self.progress(), self.now_s)
             assert batch is not None
-            cost_s = self.costs.of(batch.work, len(batch.stream_ids))
+            cost_s = self.capacity.costs.of(batch.work, len(batch.stream_ids))
             if batch.work is Work.PREFILL:  # the table has whole prompts
                 cost_s *= min(batch.positions, self.streams[batch.stream_ids[0]].progress.unread) / PROMPT_POSITIONS
             self.now_s += cost_s
@@ -106,7 +118,13 @@ class Replica:
             for stream_id in batch.stream_ids:
                 stream = self.streams[stream_id]
                 if batch.work is Work.RENDER:
-                    if stream.render(self.now_s):
+                    audio_s, last = stream.render()
+                    is_first = stream.progress.playback.started_at_s is None and not stream.held_s
+                    if is_first and not last and not self.lasts(stream, audio_s):
+                        stream.held_s = audio_s
+                        continue
+                    stream.hear(audio_s, self.now_s)
+                    if last:
                         ended.append(self.streams.pop(stream_id))
                     continue
                 if batch.work is Work.PREFILL:
@@ -115,6 +133,13 @@ class Replica:
                     stream.take_token()
         self.now_s = max(self.now_s, until_s)
         return ended
+
+    def progress(self) -> Iterable[Progress]:
+        return (stream.progress for stream in self.streams.values())
+
+    def lasts(self, stream: VirtualStream, audio_s: float) -> bool:
+        """Whether a first sound lasts until more is there."""
+        return self.forecast.lasts(stream.progress, audio_s, self.progress(), self.now_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +168,7 @@ class Workload:
 def simulate(costs: StepCosts, limits: Limits, replicas: int, workload: Workload, max_load: float) -> dict[str, object]:
     """Figures of one run: each request goes to the less loaded of two replicas drawn at random."""
     capacity = Capacity(costs, limits, max_load)
-    fleet = [Replica(Scheduler(limits, capacity.round_s), capacity, costs) for _ in range(replicas)]
+    fleet = [Replica(capacity) for _ in range(replicas)]
     random = np.random.default_rng(workload.seed + 1)
     ended: list[VirtualStream] = []
     refused, last_arrival_s = 0, 0.0

@@ -63,7 +63,7 @@ class SpeechStream:
     fault: why the stream must end now.
     prompt_ids: int64 [P], the voice's speech tokens that the flow starts with.
     flow, stretch, vocoder: rendering state, None before the prompt is read.
-    held: a first sound that waits, until `held_until_s`, so that what follows comes in time; else empty.
+    held: a first sound that waits, so that what follows comes in time; else empty.
     leading_silence: what is left out before the first sound; None where nothing is.
     num_reported_tokens: how many of `tokens` events have accounted for.
     """
@@ -92,7 +92,6 @@ class SpeechStream:
     stretch: StretchState | None = None
     vocoder: VocoderState | None = None
     held: Float32Array = field(default_factory=lambda: silence(0))
-    held_until_s: float = 0.0
     leading_silence: LeadingSilence | None = None
     num_reported_tokens: int = 0
 

@@ -59,18 +59,9 @@ def test_an_idle_engine_serves_anyone_however_slow() -> None:
     assert slow.admits(0) and not slow.admits(1) and slow.spare(0) == 0
 
 
-def test_a_first_sound_waits_for_what_it_does_not_cover() -> None:
-    capacity = Capacity(measured(decode={1: 0.01}, render={1: 0.1}), Limits())
-    assert capacity.hold_s(1, 25, 0.2) == pytest.approx(25 * 0.01 + 0.1 - 0.2)
-    assert capacity.hold_s(1, 25, 0.5) == 0.0
-    assert capacity.hold_s(1, -3, 0.04) == pytest.approx(0.06)
-
-
-def test_others_renders_make_a_first_sound_wait_longer_and_an_engine_too_slow_for_any_does_not() -> None:
-    capacity = Capacity(measured(decode={1: 0.001, 8: 0.002}, render={1: 0.1}), Limits())
-    assert capacity.hold_s(5, 25, 0.1) > capacity.hold_s(2, 25, 0.1) > 0
-    slow = Capacity(measured(decode={1: 0.2}, render={1: 4.0}), Limits())
-    assert slow.hold_s(1, 25, 0.1) == 0.0
+def test_an_engine_keeps_up_with_so_many_and_no_more() -> None:
+    capacity = Capacity(measured(decode={1: 0.004, 8: 0.008}, render={1: 0.05}), Limits())
+    assert capacity.keeps_up(0) and capacity.keeps_up(8) and not capacity.keeps_up(20)
 
 
 def test_reserved_memory_is_never_more_than_there_is() -> None:

@@ -11,7 +11,9 @@ from serve_app.model.flow import Flow
 from serve_app.model.kv_cache import KVCache
 from serve_app.model.language_model import LanguageModel
 from serve_app.synthesis.engine import StreamingEngine
+from serve_app.synthesis.forecast import CAUTION, ON_THE_WAY_S
 from serve_app.synthesis.scheduler import Work
+from serve_app.synthesis.stream import StreamEvent
 from tests.synthesis.conftest import Spoken, make_utterance, make_voice, open_stream, run
 
 SEEDS = range(5)
@@ -109,26 +111,27 @@ def test_bf16_speaks(checkpoint: Checkpoint) -> None:
 
 
 def test_a_first_sound_that_would_run_dry_is_held_until_what_follows_is_in_time(checkpoint: Checkpoint) -> None:
-    clock = [0.0]
-    engine = StreamingEngine(checkpoint, settings(), clock=lambda: clock[0])
-    engine.costs.observe(Work.DECODE, 1, 0.015)
-    engine.costs.observe(Work.RENDER, 1, 0.2)
+    engine = StreamingEngine(checkpoint, settings(), clock=lambda: 0.0)
     voice = make_voice(1, num_tokens=63)
     open_stream(engine, 0, voice, make_utterance(voice, 1, num_text_tokens=20), 1)
     stream = engine._streams[0]
+
+    def step() -> list[StreamEvent]:
+        engine.costs.table[Work.DECODE], engine.costs.table[Work.RENDER] = {1: 0.015}, {1: 0.05}
+        return [event for event in engine.step() if len(event.samples)]
+
     while not len(stream.held):
-        assert not any(len(event.samples) for event in engine.step())
-        engine.costs.table[Work.DECODE] = {1: 0.015}
-        engine.costs.table[Work.RENDER] = {1: 0.2}
+        assert not step()
     held_s = len(stream.held) / 24_000
-    assert stream.held_until_s == pytest.approx(25 * 0.015 + 0.2 - held_s)
-    playback = stream.progress.playback
-    assert playback.started_at_s is None
-    clock[0] = stream.held_until_s
-    assert engine.wait_s() == 0
-    first = next(event for event in engine.step() if len(event.samples))
-    assert len(first.samples) / 24_000 == pytest.approx(held_s)
-    assert playback.dry_at_s() == pytest.approx(clock[0] + held_s)
+    num_missing = stream.progress.tokens_needed
+    while not (heard := step()):
+        assert stream.progress.playback.started_at_s is None
+        num_missing = stream.progress.tokens_needed
+    assert 0 < num_missing < 25, "released between two chunks"
+    needed_s, more_s = (CAUTION * (n * 0.015 + 0.05) + ON_THE_WAY_S for n in (num_missing, num_missing + 1))
+    assert needed_s <= held_s < more_s
+    assert len(heard[0].samples) / 24_000 == pytest.approx(held_s)
+    assert stream.progress.playback.dry_at_s() == pytest.approx(held_s)
     engine.close(0)
     engine.check()
 

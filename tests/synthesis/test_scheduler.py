@@ -1,5 +1,7 @@
 """The policy, driven with a clock that the test owns."""
 
+from collections.abc import Sequence
+
 from serve_app.synthesis.scheduler import Limits, Playback, Progress, Scheduler, Work
 
 
@@ -48,6 +50,43 @@ def test_listeners_whose_round_takes_longer_than_they_have_in_hand_come_before_a
     assert calm is not None and calm.stream_ids[0] == 9, "0.6 s for all of them: they can wait"
     busy = Scheduler(Limits(), lambda listeners: 0.2 * listeners).next_batch([*listeners, newcomer], 0.0)
     assert busy is not None and 9 not in busy.stream_ids, "0.8 s: the last of them would run dry"
+
+
+def test_a_newcomer_goes_before_listeners_who_can_wait_and_after_those_who_cannot() -> None:
+    def first(can_wait: bool | None, *streams: Progress) -> int:
+        def known(streams: Sequence[Progress], newcomer: Progress, now_s: float) -> bool | None:
+            return can_wait
+
+        batch = Scheduler(Limits(urgent_s=0.3), can_wait=known).next_batch(streams, 0.0)
+        assert batch is not None
+        return batch.stream_ids[0]
+
+    hurried, rich, newcomer = playing(1, 0.2), playing(2, 0.5), silent(9, 0.0)
+    assert [first(can_wait, rich, newcomer, hurried) for can_wait in (None, True, False)] == [1, 9, 1]
+    assert [first(can_wait, rich, newcomer) for can_wait in (None, True, False)] == [9, 9, 2]
+
+
+def test_the_newcomer_that_is_asked_for_is_the_one_whose_turn_it_is() -> None:
+    asked: list[int] = []
+
+    def can_wait(streams: Sequence[Progress], newcomer: Progress, now_s: float) -> bool:
+        asked.append(newcomer.stream_id)
+        return True
+
+    scheduler = Scheduler(Limits(), can_wait=can_wait)
+    decoding, reading = silent(1, 0.0, unread=0), silent(2, 1.0)
+    batch = scheduler.next_batch([decoding, reading, playing(3, 0.1)], 2.0)
+    assert asked == [2] and batch is not None and batch.stream_ids == (2,)
+    asked.clear()
+    scheduler.next_batch([playing(3, 0.1)], 2.0)
+    assert asked == [], "nobody is new"
+
+
+def test_a_chunk_that_a_newcomer_must_wait_for_is_not_put_off_to_be_rendered_with_others() -> None:
+    scheduler = Scheduler(Limits(render=2, urgent_s=0.3), can_wait=lambda streams, newcomer, now_s: False)
+    ready, almost, newcomer = playing(1, 0.5, tokens_needed=0), playing(2, 0.6, tokens_needed=1), silent(9, 0.0)
+    batch = scheduler.next_batch([ready, almost, newcomer], 0.0)
+    assert batch is not None and (batch.work, batch.stream_ids) == (Work.RENDER, (1,))
 
 
 def test_first_chunks_are_served_in_order_of_arrival() -> None:
