@@ -136,22 +136,23 @@ class LanguageStage:
         if self._decode_fixed is not None:
             self._decode_fixed.rehearse()
 
+    @torch.inference_mode()
     def _draw(self, streams: Sequence[SpeechStream], logits: Tensor) -> None:
         """logits: [B, V], one row for each stream."""
         seeds = np.array([stream.seed for stream in streams], dtype=np.uint64)
         steps = np.array([len(stream.outputs) for stream in streams], dtype=np.uint64)
         window = self._sampler.window
-        recent = torch.full((len(streams), window), -1)
+        recent = np.full((len(streams), window), -1, dtype=np.int64)
         for row, stream in enumerate(streams):
             tail = stream.outputs[-window:]
-            recent[row, : len(tail)] = torch.tensor(tail, dtype=torch.int64)
+            recent[row, : len(tail)] = tail
         allowed = torch.tensor([_stops_allowed(stream) for stream in streams])
         random = torch.from_numpy(uniforms(seeds, steps, 2))
         device = logits.device
         valid = logits.isfinite().all(dim=-1)
         # A row of NaN would make the sampler fail for everybody.
         logits = logits.masked_fill(~valid[:, None], 0.0)
-        tokens = self._sampler(logits, recent.to(device), allowed.to(device), random.to(device))
+        tokens = self._sampler(logits, torch.from_numpy(recent).to(device), allowed.to(device), random.to(device))
         self._receive(streams, torch.stack((tokens, valid), dim=1).tolist())
 
     def _receive(self, streams: Sequence[SpeechStream], drawn: Sequence[Drawn]) -> None:
