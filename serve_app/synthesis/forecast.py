@@ -9,8 +9,9 @@ from serve_app.synthesis.scheduler import Progress, Work
 
 CAUTION = 1.35
 """Steps are expected to take so many times their measured cost where a listener's sound hangs on it."""
-ON_THE_WAY_S = 0.05
-"""One chunk may take so much longer than the one before it from the engine to its listener."""
+IN_HAND_S = 0.05
+"""What every player has in hand before it plays. Held for 0.1 s more, first sounds of two clients in turn came a third
+later, and no gap fewer was heard."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class Forecast:
             return True
         ahead = [other for other in everybody if _is_ahead(other, first, now_s + audio_s)]
         *_, next_chunk_s = self._chunks_s([*ahead, first], len(everybody))
-        return next_chunk_s + ON_THE_WAY_S <= audio_s
+        return next_chunk_s <= audio_s + IN_HAND_S
 
     def _spare_s(self, listeners: Iterable[Progress], num_open: int, now_s: float) -> float:
         """Seconds for which all of them can be left alone without one of them running dry; negative where one will."""

@@ -1,7 +1,7 @@
 """When the next chunks will be there: arithmetic over measured costs."""
 
 from serve_app.synthesis.capacity import Capacity, StepCosts
-from serve_app.synthesis.forecast import CAUTION, ON_THE_WAY_S, Forecast
+from serve_app.synthesis.forecast import CAUTION, IN_HAND_S, Forecast
 from serve_app.synthesis.scheduler import Limits, Playback, Progress, Work
 
 PREFILL_S, DECODE_S, RENDER_S = 0.02, 0.004, 0.08
@@ -62,15 +62,15 @@ def test_of_a_listener_with_two_utterances_the_one_that_plays_counts() -> None:
 
 def test_a_first_sound_lasts_if_the_next_chunk_comes_before_its_end() -> None:
     first = silent(1, tokens_needed=25)
-    enough_s = just_enough_s(25, 1) + ON_THE_WAY_S
+    enough_s = just_enough_s(25, 1) - IN_HAND_S
     assert forecast().lasts(first, enough_s + 0.001, [first], 0.0)
     assert not forecast().lasts(first, enough_s - 0.001, [first], 0.0)
     first.tokens_needed = 5
-    assert forecast().lasts(first, just_enough_s(5, 1) + ON_THE_WAY_S + 0.001, [first], 0.0), "later less is missing"
+    assert forecast().lasts(first, just_enough_s(5, 1) - IN_HAND_S + 0.001, [first], 0.0), "later less is missing"
 
 
 def test_whoever_gets_a_chunk_before_counts() -> None:
-    first, enough_s = silent(1, opened_at_s=1.0, tokens_needed=25), just_enough_s(25, 1) + ON_THE_WAY_S + 0.001
+    first, enough_s = silent(1, opened_at_s=1.0, tokens_needed=25), just_enough_s(25, 1) - IN_HAND_S + 0.001
     rich, later = playing(2, 9.0), silent(3, opened_at_s=2.0, tokens_needed=25)
     assert forecast().lasts(first, enough_s, [first, rich, later], 0.0)
     for before in (playing(2, 0.1), silent(3, opened_at_s=2.0, tokens_needed=12), silent(3, tokens_needed=25)):
@@ -79,7 +79,7 @@ def test_whoever_gets_a_chunk_before_counts() -> None:
 
 
 def test_of_two_first_sounds_that_would_end_together_one_counts_for_the_other() -> None:
-    audio_s, now_s = just_enough_s(25, 1) + ON_THE_WAY_S + 0.001, 5.0
+    audio_s, now_s = just_enough_s(25, 1) - IN_HAND_S + 0.001, 5.0
     heard, held = silent(1, tokens_needed=25), silent(2, tokens_needed=25)
     heard.playback.deliver(audio_s, now_s)
     assert not forecast().lasts(held, audio_s, [heard, held], now_s)
@@ -97,6 +97,6 @@ def test_more_streams_than_a_batch_holds_take_turns() -> None:
     many = [silent(number, tokens_needed=25) for number in range(1, 129)]
     costs = StepCosts(table={Work.PREFILL: {}, Work.DECODE: {64: DECODE_S}, Work.RENDER: {1: 0.0001}})
     slow = Forecast(Capacity(costs, Limits(decode=64)))
-    both_turns_s = CAUTION * (2 * 25 * DECODE_S + 0.0001) + ON_THE_WAY_S
+    both_turns_s = CAUTION * (2 * 25 * DECODE_S + 0.0001) - IN_HAND_S
     assert slow.lasts(many[0], both_turns_s + 0.001, many, 0.0)
     assert not slow.lasts(many[0], both_turns_s - 0.001, many, 0.0)
