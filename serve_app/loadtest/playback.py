@@ -37,6 +37,18 @@ class Playback:
     stall_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Silence in the middle of a stream, for want of samples.
+
+    position_s: seconds of sound before it. at_s: when it began, by the clock of the arrivals.
+    """
+
+    position_s: float
+    at_s: float
+    length_s: float
+
+
 def sound_arrivals(
     events: Sequence[BodyEvent], start_byte: int, end_byte: int, frame_bytes: int, sample_rate_hz: int
 ) -> list[SoundArrival]:
@@ -73,17 +85,23 @@ def playing_times_s(arrivals: Sequence[SoundArrival], prebuffer_s: float) -> lis
     return times
 
 
-def play(arrivals: Sequence[SoundArrival], prebuffer_s: float) -> Playback:
-    """The gaps between what the player plays. The end of the stream is no gap, however late it is closed."""
-    num_underruns = 0
-    stall_s = 0.0
+def gaps(arrivals: Sequence[SoundArrival], prebuffer_s: float) -> list[Gap]:
+    """Those between what the player plays. The end of the stream is no gap, however late it is closed."""
+    found: list[Gap] = []
+    position_s = 0.0
     times_s = playing_times_s(arrivals, prebuffer_s)
     for arrival, start_s, next_s in zip(arrivals, times_s, times_s[1:], strict=False):
-        gap_s = next_s - (start_s + arrival.audio_s)
-        if gap_s >= MIN_STALL_S:
-            num_underruns += 1
-            stall_s += gap_s
-    return Playback(prebuffer_s, num_underruns, stall_s)
+        position_s += arrival.audio_s
+        dry_at_s = start_s + arrival.audio_s
+        if next_s - dry_at_s >= MIN_STALL_S:
+            found.append(Gap(position_s, dry_at_s, next_s - dry_at_s))
+    return found
+
+
+def play(arrivals: Sequence[SoundArrival], prebuffer_s: float) -> Playback:
+    """What the gaps come to."""
+    found = gaps(arrivals, prebuffer_s)
+    return Playback(prebuffer_s, len(found), sum((gap.length_s for gap in found), 0.0))
 
 
 def heard_at_s(arrivals: Sequence[SoundArrival], position_s: float) -> float:

@@ -50,7 +50,6 @@ def rate_within(heard: list[Heard], begin_s: float, end_s: float, num_clients: i
     assert whole, "no request was completed"
     came_s = 0.0
     for one in whole:
-        began_s = one.ended_at_s - one.ended_s
-        came_s += sum(each.audio_s for each in one.arrivals if begin_s <= began_s + each.at_s < end_s)
+        came_s += sum(each.audio_s for each in one.arrivals if begin_s <= one.began_at_s + each.at_s < end_s)
     audio_s_per_s = came_s / (end_s - begin_s)
     return Rate(num_clients, audio_s_per_s, audio_s_per_s * len(whole) / sum(one.audio_s for one in whole))

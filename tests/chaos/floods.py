@@ -5,6 +5,7 @@ import contextlib
 import socket
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -107,11 +108,26 @@ def run_flood(service: Service, name: str, factor: float, seconds: float, is_bou
         table.require(gapless >= MIN_GAPLESS, f"{name}: {MIN_GAPLESS:.0%} of those taken hear no gap: {gapless:.1%}")
         table.require(in_time >= MIN_GAPLESS, f"{name}: refused within {REFUSED_WITHIN_S} s: {in_time:.1%}")
         table.require(polite, f"{name}: every refusal says when to come again")
+    table.remarks += [f"{name}: {told}" for told in told_gaps(taken)]
     table.require(num_open == 0, f"{name}: no stream is left open: {num_open}")
     table.require(all(one.status in (200, 429, 503) for one in heard), f"{name}: taken or refused, nothing else")
     grown = after.growth(before)["rss_mib"]
     table.require(grown <= MAX_MEMORY_GROWTH, f"{name}: memory returns: {grown:+.1%}")
     table.require(first_s <= MAX_SLOWER * usual_s, f"{name}: the first request afterwards is a usual one")
+
+
+def told_gaps(taken: Sequence[Heard]) -> list[str]:
+    """A sentence for each gap that one of them heard."""
+    told = []
+    for one in taken:
+        for gap in one.gaps:
+            at_s = one.began_at_s + gap.at_s
+            num_open = sum(other.began_at_s <= at_s < other.ended_at_s for other in taken)
+            told.append(
+                f"a gap of {gap.length_s * 1000:.0f} ms after {gap.position_s:.2f} s of {one.audio_s:.1f} s of sound, "
+                f"streams open then: {num_open}"
+            )
+    return told
 
 
 def told_memory(before: Holdings, after: Holdings) -> str:

@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from serve_app.loadtest.playback import SoundArrival, play
+from serve_app.loadtest.playback import Gap, SoundArrival, gaps
 
 SENTENCE = "The train leaves the station at half past seven every morning, and nobody waits for it."
 BYTES_PER_S = 48_000
 """Of s16le, mono, 24 kHz."""
+PREBUFFER_S = 0.2
+"""What a player has in hand before it starts."""
 TIMEOUT = httpx.Timeout(120, connect=10)
 
 
@@ -40,9 +42,17 @@ class Heard:
         return self.status == 200 and self.whole
 
     @property
+    def began_at_s(self) -> float:
+        return self.ended_at_s - self.ended_s
+
+    @property
+    def gaps(self) -> list[Gap]:
+        """Where a player that starts with 200 ms in hand ran dry."""
+        return gaps(self.arrivals, PREBUFFER_S) if self.arrivals else []
+
+    @property
     def is_gapless(self) -> bool:
-        """A player that starts with 200 ms in hand never ran dry."""
-        return self.is_success and bool(self.arrivals) and play(self.arrivals, 0.2).num_underruns == 0
+        return self.is_success and bool(self.arrivals) and not self.gaps
 
     def __str__(self) -> str:
         if self.status == 0:

@@ -4,7 +4,9 @@ import pytest
 
 from serve_app.loadtest.playback import (
     BodyEvent,
+    Gap,
     SoundArrival,
+    gaps,
     heard_at_s,
     play,
     playing_times_s,
@@ -35,6 +37,11 @@ def test_every_late_piece_is_one_underrun_and_gaps_add_up() -> None:
 def test_a_gap_moves_everything_after_it() -> None:
     # after the first gap the listener is 0.3 s behind, so what comes 0.1 s late by the server's clock is in time
     assert_play(trace((0.0, 0.5), (0.8, 0.5), (1.1, 0.5)), 0.0, 1, 0.3)
+
+
+def test_a_gap_is_told_by_its_place_in_the_sound_and_by_the_clock() -> None:
+    late = trace((0.25, 0.5), (1.0, 0.5), (1.5, 0.25), (2.0, 0.5))
+    assert gaps(late, 0.0) == [Gap(0.5, 0.75, 0.25), Gap(1.25, 1.75, 0.25)]
 
 
 def test_a_prebuffer_is_sound_held_and_not_time_waited() -> None:
