@@ -34,6 +34,8 @@ from serve_app.synthesis.seam import Engine
 from serve_app.synthesis.warm_up import warm_up
 
 _NUM_VOICES = 8
+_SAID = ("language_precision", "flow_steps", "first_hop_tokens")
+"""Settings that are no default of every run, and are printed with its figures."""
 
 
 def compare(
@@ -85,6 +87,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--language-precision", choices=("fp32", "int8"), default="fp32", help="of our language model's linear layers"
     )
+    parser.add_argument("--flow-steps", type=int, default=10, help="Euler steps of our flow")
+    parser.add_argument("--first-hop-tokens", type=int, default=12, help="speech tokens of our first chunk")
     parser.add_argument("--render-batch", type=int, help="chunks rendered together (default 1, on a GPU 16)")
     parser.add_argument("--json", action="store_true", help="print the last line only")
     parser.add_argument("--compare", choices=("reference",), help="run upstream's way too and print ratios")
@@ -119,6 +123,8 @@ def run(options: argparse.Namespace) -> dict[str, object]:
             max_streams=max_streams,
             render_batch=render_batch,
             language_precision=options.language_precision,
+            flow_steps=options.flow_steps,
+            first_hop_tokens=options.first_hop_tokens,
         )
         engine = StreamingEngine(checkpoint, config)
         voices = [made_up_voice(seed, options.prompt_tokens) for seed in range(_NUM_VOICES)]
@@ -139,7 +145,7 @@ def run(options: argparse.Namespace) -> dict[str, object]:
             print_row("deviations", deviating)
             figures |= {"networks": networks, "deviations": deviating}
         figures |= describe(device) | {"precision": str(resolve_precision(config.precision, device)).split(".")[-1]}
-        figures["language_precision"] = config.language_precision
+        figures |= {name: getattr(config, name) for name in _SAID}
         figures["prefix_bytes"] = engine.prefixes.num_bytes
         if device.type == "cuda":
             figures["peak_gpu_bytes"] = torch.cuda.max_memory_allocated(device)

@@ -1,6 +1,6 @@
 """The networks of a checkpoint on the engine's device: precision, memory, fixed shapes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -9,7 +9,7 @@ from serve_app.model.checkpoint import Checkpoint
 from serve_app.model.first_step import FirstStep
 from serve_app.model.fixed_windows import FixedWindows
 from serve_app.model.flow import Flow
-from serve_app.model.int8_linear import use_int8
+from serve_app.model.int8 import use_int8
 from serve_app.model.kv_cache import KVCache
 from serve_app.model.language_model import LanguageModel
 from serve_app.model.paged_chunks import PagedChunks, page_bytes
@@ -52,7 +52,7 @@ class Networks:
                 raise CheckpointError("language_precision: int8 is for a CPU, and for precision: fp32")
             use_int8(model)
         cache = KVCache.allocate(dims.language_model, num_slots + fixed, config.max_positions, dtype, device)
-        flow = Flow.from_tensors(dims.flow, checkpoint.flow).to(device)
+        flow = Flow.from_tensors(replace(dims.flow, num_steps=config.flow_steps), checkpoint.flow).to(device)
         flow.estimator.to(dtype)
         flow.left_context_chunks = config.flow_left_context_chunks
         vocoder = Vocoder.from_tensors(dims.vocoder, checkpoint.vocoder).to(device)

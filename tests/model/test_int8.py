@@ -1,9 +1,11 @@
 """8-bit linear layers: near the exact ones, and a row's numbers never depend on its company."""
 
+import pytest
 import torch
 
+from serve_app.model import int8
 from serve_app.model.checkpoint import Checkpoint
-from serve_app.model.int8_linear import Int8Linear, use_int8
+from serve_app.model.int8 import Int8Linear, use_int8
 from serve_app.model.kv_cache import KVCache
 from serve_app.model.language_model import LanguageModel
 from serve_app.model.layers import Projection
@@ -41,3 +43,12 @@ def test_the_language_model_says_nearly_the_same(toy_tensors: Checkpoint) -> Non
         logits.append(model.prefill(model.embed_prefix(text, text[:0]), cache, cache.take(), 0))
     near, far = logits[1] - logits[0], logits[0] - logits[0].mean()
     assert 0 < near.std() < 0.1 * far.std()
+
+
+def test_without_a_fast_exact_product_it_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    linear, x = Projection(torch.randn(300, 896), torch.randn(300)), torch.randn(5, 896)
+    with torch.inference_mode():
+        usual = Int8Linear(linear)(x)
+        monkeypatch.setattr(int8, "packs_exactly", lambda: False)
+        torch.testing.assert_close(Int8Linear(linear)(x), usual, rtol=1e-6, atol=1e-5)
