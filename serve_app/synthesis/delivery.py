@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Iterable
 
 from serve_app.messages import SAMPLE_RATE_HZ, Float32Array
+from serve_app.synthesis.caution import Caution, Promise
 from serve_app.synthesis.forecast import Forecast
 from serve_app.synthesis.stream import SpeechStream, StreamEvent, silence
 
@@ -10,9 +11,10 @@ from serve_app.synthesis.stream import SpeechStream, StreamEvent, silence
 class Delivery:
     """Makes the events of streams that did not fail."""
 
-    def __init__(self, clock: Callable[[], float], *, hold_first_sound: bool) -> None:
-        """clock: seconds."""
+    def __init__(self, clock: Callable[[], float], caution: Caution, *, hold_first_sound: bool) -> None:
+        """clock: seconds. caution: is told what became of forecasts."""
         self._clock = clock
+        self._caution = caution
         self._hold_first_sound = hold_first_sound
 
     def event(self, stream: SpeechStream, samples: Float32Array, *, finished: bool = False) -> StreamEvent:
@@ -20,9 +22,16 @@ class Delivery:
         if len(samples) or finished:
             samples = stream.take_held(samples)
         if len(samples):
-            stream.progress.playback.deliver(len(samples) / SAMPLE_RATE_HZ, self._clock())
+            self._deliver(stream, len(samples) / SAMPLE_RATE_HZ)
         new_tokens = stream.take_unreported_tokens() if len(samples) or finished else 0
         return StreamEvent(stream.stream_id, samples, new_tokens, stream.progress.generated, finished)
+
+    def _deliver(self, stream: SpeechStream, audio_s: float) -> None:
+        playback, now_s = stream.progress.playback, self._clock()
+        if stream.promise is not None and playback.started_at_s is not None:
+            self._caution.learn(stream.promise, now_s)
+            stream.promise = None
+        playback.deliver(audio_s, now_s)
 
     def sound(
         self,
@@ -65,4 +74,11 @@ class Delivery:
         self, stream: SpeechStream, samples: Float32Array, forecast: Forecast, streams: Iterable[SpeechStream]
     ) -> bool:
         everybody = (other.progress for other in streams)
-        return forecast.lasts(stream.progress, len(samples) / SAMPLE_RATE_HZ, everybody, self._clock())
+        audio_s, now_s = len(samples) / SAMPLE_RATE_HZ, self._clock()
+        next_chunk_s = forecast.next_chunk_s(stream.progress, audio_s, everybody, now_s)
+        if next_chunk_s is None:
+            return True
+        lasts = forecast.lasts(audio_s, next_chunk_s)
+        if lasts and stream.interleave is None:  # fed text comes when it comes
+            stream.promise = Promise(now_s, next_chunk_s)
+        return lasts

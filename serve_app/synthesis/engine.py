@@ -18,6 +18,7 @@ from serve_app.model.checkpoint import Checkpoint, CheckpointFault, load_checkpo
 from serve_app.synthesis.admission import Admission
 from serve_app.synthesis.attempt import Attempt, Attempts
 from serve_app.synthesis.capacity import StepCosts
+from serve_app.synthesis.caution import Caution
 from serve_app.synthesis.cuda_graphs import Graphs
 from serve_app.synthesis.delivery import Delivery
 from serve_app.synthesis.failures import Failures
@@ -70,7 +71,8 @@ class StreamingEngine:
             networks.flow, networks.vocoder, self.prefixes, config.first_lookahead_frames, copy=copy_samples
         )
         self._admission = Admission(config, self._language, self._render, networks.stream_bytes)
-        self._delivery = Delivery(clock, hold_first_sound=config.hold_first_sound)
+        self._caution = Caution()
+        self._delivery = Delivery(clock, self._caution, hold_first_sound=config.hold_first_sound)
         self._second_try = SecondTry(self._language, dims.flow.lookahead, config.retry_s, clock)
         self._times = StepTimes(self.costs, self._render)
         self._attempts = Attempts(
@@ -90,7 +92,7 @@ class StreamingEngine:
         config = self._config
         limits = Limits(prefill_chunk=config.prefill_chunk, render=config.render_batch, max_lead_s=settings.max_lead_s)
         self._admission.adjust(settings, limits)
-        self._forecast = Forecast(self._admission.capacity)
+        self._forecast = Forecast(self._admission.capacity, self._caution)
         self._scheduler = Scheduler(limits, self._admission.capacity.round_s, self._forecast.can_wait)
 
     def wait_s(self) -> float | None:

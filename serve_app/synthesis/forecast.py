@@ -2,16 +2,11 @@
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from serve_app.synthesis.capacity import Capacity
+from serve_app.synthesis.caution import USUAL, Caution
 from serve_app.synthesis.scheduler import Progress, Work
-
-CAUTION = 1.35
-"""Steps are expected to take so many times their measured cost where a listener's sound hangs on it."""
-IN_HAND_S = 0.05
-"""What every player has in hand before it plays. Held for 0.1 s more, first sounds of two clients in turn came a third
-later, and no gap fewer was heard."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +14,7 @@ class Forecast:
     """capacity: by whose costs and limits."""
 
     capacity: Capacity
+    caution: Caution = field(default_factory=Caution)
 
     def can_wait(self, streams: Sequence[Progress], newcomer: Progress, now_s: float) -> bool | None:
         """Whether all who listen get their next chunks in time if the newcomer takes its next step before them.
@@ -33,28 +29,36 @@ class Forecast:
         step_s = self.capacity.costs.of(work, batch)
         if not step_s or not self.capacity.keeps_up(len({id(progress.playback) for progress in streams})):
             return None
-        return self._spare_s(listeners, len(streams), now_s) >= CAUTION * step_s
+        caution = max(USUAL, self.caution.factor)
+        return self._spare_s(listeners, len(streams), now_s, caution) >= caution * step_s
 
-    def lasts(self, first: Progress, audio_s: float, streams: Iterable[Progress], now_s: float) -> bool:
-        """Whether a first sound of `audio_s`, heard from now on, lasts until its listener has the next chunk.
+    def lasts(self, audio_s: float, next_chunk_s: float) -> bool:
+        """Whether a first sound of `audio_s` lasts until its listener has the next chunk, forecast for `next_chunk_s`.
 
-        True as well where holding it back would be of no use.
+        A player that starts with 200 ms has nothing else in hand: the demo's first sound alone is longer.
+        """
+        return self.caution.factor * next_chunk_s <= audio_s
+
+    def next_chunk_s(self, first: Progress, audio_s: float, streams: Iterable[Progress], now_s: float) -> float | None:
+        """Seconds until the next chunk of one whose first sound, of `audio_s`, is heard from now on.
+
+        None where holding that back would be of no use.
         """
         everybody = [progress for progress in streams if progress.needs() is not None]
         if first not in everybody or not self.capacity.keeps_up(len({id(p.playback) for p in everybody})):
-            return True
+            return None
         ahead = [other for other in everybody if _is_ahead(other, first, now_s + audio_s)]
         *_, next_chunk_s = self._chunks_s([*ahead, first], len(everybody))
-        return next_chunk_s <= audio_s + IN_HAND_S
+        return next_chunk_s
 
-    def _spare_s(self, listeners: Iterable[Progress], num_open: int, now_s: float) -> float:
+    def _spare_s(self, listeners: Iterable[Progress], num_open: int, now_s: float, caution: float) -> float:
         """Seconds for which all of them can be left alone without one of them running dry; negative where one will."""
         playing: dict[int, Progress] = {}
         for progress in sorted(listeners, key=lambda progress: (progress.playback.dry_at_s(), progress.utterance)):
             playing.setdefault(id(progress.playback), progress)
         ready_s = self._chunks_s(playing.values(), num_open)
         dry_s = (progress.playback.dry_at_s() - now_s for progress in playing.values())
-        return min((dry - ready for dry, ready in zip(dry_s, ready_s, strict=True)), default=math.inf)
+        return min((dry - caution * ready for dry, ready in zip(dry_s, ready_s, strict=True)), default=math.inf)
 
     def _chunks_s(self, ordered: Iterable[Progress], num_open: int) -> Iterator[float]:
         """Seconds until each of these has its next chunk: prompts are read first, tokens drawn together, and chunks
@@ -72,7 +76,7 @@ class Forecast:
                 num_tokens = max(num_tokens, progress.tokens_needed)
             full, rest = divmod(num_chunks, limits.render)
             renders_s = full * costs.of(Work.RENDER, limits.render) + (costs.of(Work.RENDER, rest) if rest else 0.0)
-            yield CAUTION * (num_unread * costs.of(Work.PREFILL, 1) + num_tokens * decode_s + renders_s)
+            yield num_unread * costs.of(Work.PREFILL, 1) + num_tokens * decode_s + renders_s
 
 
 def _is_ahead(other: Progress, first: Progress, dry_at_s: float) -> bool:

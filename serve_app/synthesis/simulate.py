@@ -139,7 +139,8 @@ class Replica:
 
     def lasts(self, stream: VirtualStream, audio_s: float) -> bool:
         """Whether a first sound lasts until more is there."""
-        return self.forecast.lasts(stream.progress, audio_s, self.progress(), self.now_s)
+        next_chunk_s = self.forecast.next_chunk_s(stream.progress, audio_s, self.progress(), self.now_s)
+        return next_chunk_s is None or self.forecast.lasts(audio_s, next_chunk_s)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from serve_app.errors import SpeechError
 from serve_app.messages import SAMPLE_RATE_HZ, Float32Array, PreparedUtterance, VoicePrompt
 from serve_app.model.flow import FlowState
 from serve_app.model.vocoder import VocoderState
+from serve_app.synthesis.caution import Promise
 from serve_app.synthesis.interleave import Interleave
 from serve_app.synthesis.leading_silence import LeadingSilence
 from serve_app.synthesis.mel_stretch import StretchState
@@ -64,6 +65,7 @@ class SpeechStream:
     prompt_ids: int64 [P], the voice's speech tokens that the flow starts with.
     flow, stretch, vocoder: rendering state, None before the prompt is read.
     held: a first sound that waits, so that what follows comes in time; else empty.
+    promise: when the chunk after the first sound was forecast, from that sound on until the chunk is there.
     leading_silence: what is left out before the first sound; None where nothing is.
     num_reported_tokens: how many of `tokens` events have accounted for.
     """
@@ -92,6 +94,7 @@ class SpeechStream:
     stretch: StretchState | None = None
     vocoder: VocoderState | None = None
     held: Float32Array = field(default_factory=lambda: silence(0))
+    promise: Promise | None = None
     leading_silence: LeadingSilence | None = None
     num_reported_tokens: int = 0
 

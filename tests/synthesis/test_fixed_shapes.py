@@ -10,8 +10,8 @@ from serve_app.model.checkpoint import Checkpoint
 from serve_app.model.flow import Flow
 from serve_app.model.kv_cache import KVCache
 from serve_app.model.language_model import LanguageModel
+from serve_app.synthesis.caution import USUAL
 from serve_app.synthesis.engine import StreamingEngine
-from serve_app.synthesis.forecast import CAUTION, IN_HAND_S
 from serve_app.synthesis.scheduler import Work
 from serve_app.synthesis.stream import StreamEvent
 from tests.synthesis.conftest import Spoken, make_utterance, make_voice, open_stream, run
@@ -128,7 +128,7 @@ def test_a_first_sound_that_would_run_dry_is_held_until_what_follows_is_in_time(
         assert stream.progress.playback.started_at_s is None
         num_missing = stream.progress.tokens_needed
     assert 0 < num_missing < 25, "released between two chunks"
-    needed_s, more_s = (CAUTION * (n * 0.015 + 0.05) + IN_HAND_S for n in (num_missing, num_missing + 1))
+    needed_s, more_s = (USUAL * (n * 0.015 + 0.05) for n in (num_missing, num_missing + 1))
     assert needed_s <= held_s < more_s
     assert len(heard[0].samples) / 24_000 == pytest.approx(held_s)
     assert stream.progress.playback.dry_at_s() == pytest.approx(held_s)

@@ -1,7 +1,9 @@
 """When the next chunks will be there: arithmetic over measured costs."""
 
 from serve_app.synthesis.capacity import Capacity, StepCosts
-from serve_app.synthesis.forecast import CAUTION, IN_HAND_S, Forecast
+from serve_app.synthesis.caution import MOST, Promise
+from serve_app.synthesis.caution import USUAL as CAUTION
+from serve_app.synthesis.forecast import Forecast
 from serve_app.synthesis.scheduler import Limits, Playback, Progress, Work
 
 PREFILL_S, DECODE_S, RENDER_S = 0.02, 0.004, 0.08
@@ -23,6 +25,12 @@ def playing(stream_id: int, in_hand_s: float, tokens_needed: int = 25) -> Progre
 
 def silent(stream_id: int, opened_at_s: float = 0.0, *, unread: int = 0, tokens_needed: int = 0) -> Progress:
     return Progress(stream_id, Playback(opened_at_s), 0, unread=unread, tokens_needed=tokens_needed)
+
+
+def lasts(by: Forecast, first: Progress, audio_s: float, streams: list[Progress], now_s: float = 0.0) -> bool:
+    next_chunk_s = by.next_chunk_s(first, audio_s, streams, now_s)
+    assert next_chunk_s is not None, "holding it is of use"
+    return by.lasts(audio_s, next_chunk_s)
 
 
 def just_enough_s(num_tokens: int, num_renders: int, num_prompts: int = 0) -> float:
@@ -62,41 +70,52 @@ def test_of_a_listener_with_two_utterances_the_one_that_plays_counts() -> None:
 
 def test_a_first_sound_lasts_if_the_next_chunk_comes_before_its_end() -> None:
     first = silent(1, tokens_needed=25)
-    enough_s = just_enough_s(25, 1) - IN_HAND_S
-    assert forecast().lasts(first, enough_s + 0.001, [first], 0.0)
-    assert not forecast().lasts(first, enough_s - 0.001, [first], 0.0)
+    enough_s = just_enough_s(25, 1)
+    assert lasts(forecast(), first, enough_s + 0.001, [first])
+    assert not lasts(forecast(), first, enough_s - 0.001, [first])
     first.tokens_needed = 5
-    assert forecast().lasts(first, just_enough_s(5, 1) - IN_HAND_S + 0.001, [first], 0.0), "later less is missing"
+    assert lasts(forecast(), first, just_enough_s(5, 1) + 0.001, [first]), "later less is missing"
 
 
 def test_whoever_gets_a_chunk_before_counts() -> None:
-    first, enough_s = silent(1, opened_at_s=1.0, tokens_needed=25), just_enough_s(25, 1) - IN_HAND_S + 0.001
+    first, enough_s = silent(1, opened_at_s=1.0, tokens_needed=25), just_enough_s(25, 1) + 0.001
     rich, later = playing(2, 9.0), silent(3, opened_at_s=2.0, tokens_needed=25)
-    assert forecast().lasts(first, enough_s, [first, rich, later], 0.0)
+    assert lasts(forecast(), first, enough_s, [first, rich, later])
     for before in (playing(2, 0.1), silent(3, opened_at_s=2.0, tokens_needed=12), silent(3, tokens_needed=25)):
-        assert not forecast().lasts(first, enough_s, [first, before], 0.0)
-        assert forecast().lasts(first, enough_s + CAUTION * RENDER_S, [first, before], 0.0)
+        assert not lasts(forecast(), first, enough_s, [first, before])
+        assert lasts(forecast(), first, enough_s + CAUTION * RENDER_S, [first, before])
 
 
 def test_of_two_first_sounds_that_would_end_together_one_counts_for_the_other() -> None:
-    audio_s, now_s = just_enough_s(25, 1) - IN_HAND_S + 0.001, 5.0
+    audio_s, now_s = just_enough_s(25, 1) + 0.001, 5.0
     heard, held = silent(1, tokens_needed=25), silent(2, tokens_needed=25)
     heard.playback.deliver(audio_s, now_s)
-    assert not forecast().lasts(held, audio_s, [heard, held], now_s)
+    assert not lasts(forecast(), held, audio_s, [heard, held], now_s)
 
 
 def test_where_holding_is_of_no_use_a_first_sound_goes_out() -> None:
     fed = silent(1, tokens_needed=25)
     fed.waiting = True
-    assert forecast().lasts(fed, 0.01, [fed], 0.0), "only its client can go on"
+    assert forecast().next_chunk_s(fed, 0.01, [fed], 0.0) is None, "only its client can go on"
     first = silent(1, tokens_needed=25)
-    assert forecast(slower=9).lasts(first, 0.01, [first], 0.0), "it will run dry anyway"
+    assert forecast(slower=9).next_chunk_s(first, 0.01, [first], 0.0) is None, "it will run dry anyway"
+
+
+def test_after_a_chunk_that_came_late_first_sounds_must_last_longer_and_listeners_have_more_in_hand() -> None:
+    by, first, newcomer = forecast(), silent(1, tokens_needed=25), silent(9)
+    enough_s = just_enough_s(25, 2) + 0.001
+    assert lasts(by, first, just_enough_s(25, 1) + 0.001, [first])
+    assert by.can_wait([playing(1, enough_s), newcomer], newcomer, 0.0)
+    by.caution.learn(Promise(made_at_s=1.0, expected_s=0.1), now_s=1.2)
+    assert not lasts(by, first, just_enough_s(25, 1) + 0.001, [first])
+    assert lasts(by, first, MOST / CAUTION * just_enough_s(25, 1) + 0.001, [first])
+    assert not by.can_wait([playing(1, enough_s), newcomer], newcomer, 0.0)
 
 
 def test_more_streams_than_a_batch_holds_take_turns() -> None:
     many = [silent(number, tokens_needed=25) for number in range(1, 129)]
     costs = StepCosts(table={Work.PREFILL: {}, Work.DECODE: {64: DECODE_S}, Work.RENDER: {1: 0.0001}})
     slow = Forecast(Capacity(costs, Limits(decode=64)))
-    both_turns_s = CAUTION * (2 * 25 * DECODE_S + 0.0001) - IN_HAND_S
-    assert slow.lasts(many[0], both_turns_s + 0.001, many, 0.0)
-    assert not slow.lasts(many[0], both_turns_s - 0.001, many, 0.0)
+    both_turns_s = CAUTION * (2 * 25 * DECODE_S + 0.0001)
+    assert lasts(slow, many[0], both_turns_s + 0.001, many)
+    assert not lasts(slow, many[0], both_turns_s - 0.001, many)
