@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 USUAL = 1.35
 """Before anything was learnt."""
-LEAST, MOST = 1.15, 1.6
+LEAST, MOST = 1.15, 1.8
 NUM_REMEMBERED = 64
 WORSE = 1.1
 """A little worse than the worst may yet come."""

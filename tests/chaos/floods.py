@@ -81,12 +81,13 @@ def run_flood(service: Service, name: str, factor: float, seconds: float, is_bou
     asyncio.run(flood(service.url, factor * most.requests_per_s, FILLING_S))
     time.sleep(5)
     usual_s = asyncio.run(usual_first_s(service.url))
-    before = total(holdings(root))
+    held_before = holdings(root)
     heard, sent_per_s = asyncio.run(flood(service.url, factor * most.requests_per_s, seconds))
     first_s = asyncio.run(first_afterwards_s(service.url))
     num_open = service.num_open_streams()
     time.sleep(5)
-    after = total(holdings(root))
+    held_after = holdings(root)
+    before, after = total(held_before), total(held_after)
     taken = [one for one in heard if one.status == 200]
     refused = [one for one in heard if one.status != 200]
     waits_ms = np.array([one.answered_s * 1000 for one in refused] or [0.0])
@@ -109,6 +110,8 @@ def run_flood(service: Service, name: str, factor: float, seconds: float, is_bou
         table.require(in_time >= MIN_GAPLESS, f"{name}: refused within {REFUSED_WITHIN_S} s: {in_time:.1%}")
         table.require(polite, f"{name}: every refusal says when to come again")
     table.remarks += [f"{name}: {told}" for told in told_gaps(taken)]
+    roles = (f"{role} {told_memory(held_before[role], held_after[role])}" for role in held_before)
+    table.remarks.append(f"{name}: memory of " + ", ".join(roles))
     table.require(num_open == 0, f"{name}: no stream is left open: {num_open}")
     table.require(all(one.status in (200, 429, 503) for one in heard), f"{name}: taken or refused, nothing else")
     grown = after.growth(before)["rss_mib"]
