@@ -151,8 +151,9 @@ class SynthesisConfig(LiveSynthesisConfig):
     memory_mib: int | None = Field(default=None, ge=1)
     """What the flow may keep of all open streams together; a request that might outgrow it is refused. None: on a GPU
     what is left of it (or of `gpu_memory_share`), on a CPU no limit."""
-    flow_steps: int = Field(default=10, ge=1, le=100)
-    """Euler steps by which the flow makes a mel: upstream's 10. Fewer cost less in proportion, and are not exact."""
+    flow_steps: int | None = Field(default=None, ge=1, le=100)
+    """Euler steps by which the flow makes a mel. None: as the checkpoint's yaml says, for CosyVoice2 upstream's 10.
+    Fewer cost less in proportion, and are not exact."""
     flow_left_context_chunks: int | None = Field(default=None, ge=1)
     """A chunk sees so many seconds before it, which bounds memory and the cost of a chunk, and is not exact: by how
     much it deviates, `python -m serve_app.synthesis.bench --left-context N` prints. None: all, exactly."""

@@ -111,7 +111,7 @@ class FlowDims:
     lookahead: tokens the encoder looks to the right.
     chunk_tokens: size of the streaming mask's chunks; chunk_frames is the same in mel frames.
     cfg_rate: weight of classifier-free guidance at inference.
-    num_steps: Euler steps, which upstream writes into its code.
+    num_steps: Euler steps. Upstream writes 10 into its code; of `n_timesteps` in its yaml it takes no notice.
     """
 
     vocab: int
@@ -127,6 +127,8 @@ class FlowDims:
     num_steps: int = 10
 
     def __post_init__(self) -> None:
+        if self.num_steps < 1:
+            raise ValueError(f"a flow of {self.num_steps} Euler steps")
         if self.estimator.in_channels != 4 * self.mel_bins:
             raise ValueError(
                 f"the estimator takes {self.estimator.in_channels} channels, not four times {self.mel_bins} mel bins"

@@ -82,6 +82,7 @@ def _flow(recipe: PlainYaml) -> FlowDims:
         chunk_tokens=recipe.integer("flow.encoder.static_chunk_size"),
         token_mel_ratio=recipe.integer("flow.token_mel_ratio", FRAMES_PER_TOKEN),
         cfg_rate=recipe.number("flow.decoder.cfm_params.content.inference_cfg_rate"),
+        num_steps=recipe.integer("flow.decoder.cfm_params.content.n_timesteps", 10),
         encoder=EncoderDims(
             input_size=recipe.integer("flow.encoder.input_size", output_size),
             output_size=output_size,

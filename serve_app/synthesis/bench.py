@@ -87,8 +87,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--language-precision", choices=("fp32", "int8"), default="fp32", help="of our language model's linear layers"
     )
-    parser.add_argument("--flow-steps", type=int, default=10, help="Euler steps of our flow")
-    parser.add_argument("--first-hop-tokens", type=int, default=12, help="speech tokens of our first chunk")
+    parser.add_argument("--flow-steps", type=int, help="Euler steps of our flow (default: the checkpoint's)")
+    parser.add_argument("--first-hop-tokens", type=int, default=12, help="speech tokens of our first chunk, 0: few")
     parser.add_argument("--render-batch", type=int, help="chunks rendered together (default 1, on a GPU 16)")
     parser.add_argument("--json", action="store_true", help="print the last line only")
     parser.add_argument("--compare", choices=("reference",), help="run upstream's way too and print ratios")
@@ -124,7 +124,7 @@ def run(options: argparse.Namespace) -> dict[str, object]:
             render_batch=render_batch,
             language_precision=options.language_precision,
             flow_steps=options.flow_steps,
-            first_hop_tokens=options.first_hop_tokens,
+            first_hop_tokens=options.first_hop_tokens or None,
         )
         engine = StreamingEngine(checkpoint, config)
         voices = [made_up_voice(seed, options.prompt_tokens) for seed in range(_NUM_VOICES)]

@@ -40,7 +40,7 @@ class BenchSettings:
     max_positions: int = 2560
     fixed_shapes: bool | None = None
     memory_mib: int | None = None
-    flow_steps: int = 10
+    flow_steps: int | None = None
     flow_left_context_chunks: int | None = None
     precision: str = "auto"
     language_precision: str = "fp32"

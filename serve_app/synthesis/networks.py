@@ -52,7 +52,8 @@ class Networks:
                 raise CheckpointError("language_precision: int8 is for a CPU, and for precision: fp32")
             use_int8(model)
         cache = KVCache.allocate(dims.language_model, num_slots + fixed, config.max_positions, dtype, device)
-        flow = Flow.from_tensors(replace(dims.flow, num_steps=config.flow_steps), checkpoint.flow).to(device)
+        flow_dims = replace(dims.flow, num_steps=config.flow_steps or dims.flow.num_steps)
+        flow = Flow.from_tensors(flow_dims, checkpoint.flow).to(device)
         flow.estimator.to(dtype)
         flow.left_context_chunks = config.flow_left_context_chunks
         vocoder = Vocoder.from_tensors(dims.vocoder, checkpoint.vocoder).to(device)

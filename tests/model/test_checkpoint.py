@@ -61,7 +61,10 @@ def test_sizes_come_back_as_written(toy_networks: Path) -> None:
 def test_sizes_are_those_of_the_yaml(directory: Path) -> None:
     edit_yaml(directory, "linear_units: 128", "linear_units: 96")
     edit_yaml(directory, "chunk_size: 25", "chunk_size: 20")
-    expected = replace(DIMS["toy"].flow, chunk_tokens=20, encoder=replace(DIMS["toy"].flow.encoder, linear_units=96))
+    edit_yaml(directory, "t_scheduler: 'cosine'", "t_scheduler: 'cosine'\n                n_timesteps: 5")
+    expected = replace(
+        DIMS["toy"].flow, num_steps=5, chunk_tokens=20, encoder=replace(DIMS["toy"].flow.encoder, linear_units=96)
+    )
     assert read_dims(directory).flow == expected
 
 
@@ -70,6 +73,7 @@ def test_sizes_are_those_of_the_yaml(directory: Path) -> None:
     [
         ("channels: [64]", "channels: [64, 64]", "an estimator of 2 resolutions"),
         ("t_scheduler: 'cosine'", "t_scheduler: 'linear'", "t_scheduler is linear, not cosine"),
+        ("t_scheduler: 'cosine'", "n_timesteps: 0", "0 Euler steps"),
         ("sample_rate: 24000", "sample_rate: 22050", "sample_rate is 22050, not 24000"),
         ("        num_blocks: 2\n", "", "lacks flow.encoder.num_blocks"),
         ("base_channels: 64", "base_channels: wide", "hift.base_channels is not a whole number"),

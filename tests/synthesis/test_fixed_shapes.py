@@ -46,6 +46,24 @@ def test_fixed_shapes_give_what_shapes_that_follow_the_streams_give(checkpoint: 
     engine.check()
 
 
+@pytest.mark.parametrize("fixed_shapes", [False, True])
+def test_the_flow_takes_as_many_steps_as_are_set(checkpoint: Checkpoint, fixed_shapes: bool) -> None:
+    spoken = []
+    for flow_steps in (None, 10, 4):
+        engine = StreamingEngine(
+            checkpoint, settings(flow_steps=flow_steps, fixed_shapes=fixed_shapes, memory_mib=1024)
+        )
+        assert engine._render._flow.estimator.context_shape.steps == (flow_steps or 10)
+        voice = make_voice(1)
+        open_stream(engine, 0, voice, make_utterance(voice, 1, num_text_tokens=4), 1)
+        spoken.append(run(engine)[0])
+    exact, given, fewer = spoken
+    np.testing.assert_array_equal(given.samples, exact.samples)
+    assert fewer.num_tokens == exact.num_tokens
+    assert len(fewer.samples) == len(exact.samples)
+    assert not np.allclose(fewer.samples, exact.samples, atol=1e-3)
+
+
 def test_a_request_that_may_outgrow_the_memory_is_refused_and_holds_nothing(checkpoint: Checkpoint) -> None:
     engine = StreamingEngine(checkpoint, settings(memory_mib=600, max_token_text_ratio=20))
     voice = make_voice(1)

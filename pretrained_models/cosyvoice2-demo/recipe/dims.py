@@ -69,6 +69,8 @@ CFM: dict[str, Any] = {
     "t_scheduler": "cosine",
     "training_cfg_rate": 0.0,
     "inference_cfg_rate": 0.0,
+    # Read by cosyvoice-serve; upstream's code takes 10.
+    "n_timesteps": 5,
     "reg_loss_type": "l1",
 }
 VOCODER: dict[str, Any] = {
