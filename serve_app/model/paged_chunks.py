@@ -51,17 +51,19 @@ class PagedKept:
         return len(self.pages) * self.page_bytes + sum(tail.nbytes for tail in self.tails)
 
     def clone(self, *, grows: bool = True) -> "PagedKept":
+        """Nothing is copied: pages are shared, and tails are never written in place."""
         self.pool.share(self.pages)
-        estimator, lookahead, upsample = self.tails
-        tails = (estimator.clone(), lookahead.clone(), upsample.clone())
-        return PagedKept(self.pool, self.page_bytes, self.left_context, tails, list(self.pages))
+        return PagedKept(self.pool, self.page_bytes, self.left_context, self.tails, list(self.pages))
+
+    def trim(self) -> None:
+        """Gives back the pages that the next chunk will not see."""
+        if self.left_context is not None and len(self.pages) > self.left_context:
+            self.pool.give_back(self.pages[: -self.left_context])
+            self.pages = self.pages[-self.left_context :]
 
     def extend(self) -> None:
-        """A page for one more chunk; those that nobody of this stream will see again go back."""
+        """A page for one more chunk."""
         self.pages.append(self.pool.take())
-        if self.left_context is not None and len(self.pages) > self.left_context + 1:
-            self.pool.give_back(self.pages[: -self.left_context - 1])
-            self.pages = self.pages[-self.left_context - 1 :]
 
     def close(self) -> None:
         self.pool.give_back(self.pages)
@@ -110,6 +112,8 @@ class PagedChunks:
     def render(self, kept: Sequence[Kept], inputs: ChunkInputs) -> Tensor:
         """Raises IndexError, with nothing changed, when there are fewer free pages than streams."""
         own = [stream for stream in kept if isinstance(stream, PagedKept)]
+        for stream in own:
+            stream.trim()
         if self.pool.num_free < len(own):
             raise IndexError(f"{len(own)} chunks need as many pages of the flow, and {self.pool.num_free} are free")
         for stream in own:
@@ -126,9 +130,8 @@ class PagedChunks:
             *(_pad(torch.cat([stream.tails[i] for stream in own]), idle) for i in (1, 2)),
         )
         for row, stream in enumerate(own):
-            stream.tails[0].copy_(tails[0][row])
-            for tail, fresh in zip(stream.tails[1:], tails[1:], strict=True):
-                tail[0].copy_(fresh[row])
+            # Copies, since a row would keep what is there for the whole batch.
+            stream.tails = (tails[0][row].clone(), tails[1][row, None].clone(), tails[2][row, None].clone())
         return mel[: len(own)]
 
     def rehearse(self, max_streams: int, max_context: int) -> None:

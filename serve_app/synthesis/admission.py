@@ -1,12 +1,13 @@
 """Whether one more utterance may be opened: room in the model, a free slot, time for everybody's playback, memory."""
 
 from serve_app.errors import InputTooLong, Overloaded
-from serve_app.synthesis.capacity import DEFAULT_MAX_LOAD, Capacity, MemoryBudget, StepCosts
+from serve_app.synthesis.capacity import DEFAULT_MAX_LOAD, Capacity, StepCosts
 from serve_app.synthesis.language_stage import LanguageStage
 from serve_app.synthesis.render_stage import RenderStage
 from serve_app.synthesis.scheduler import Limits
 from serve_app.synthesis.settings import EngineSettings, LiveSettings
 from serve_app.synthesis.stream import SpeechStream
+from serve_app.synthesis.stream_memory import StreamMemory
 
 
 class Admission:
@@ -16,13 +17,13 @@ class Admission:
     """
 
     def __init__(
-        self, config: EngineSettings, language: LanguageStage, render: RenderStage, stream_bytes: int | None
+        self, config: EngineSettings, language: LanguageStage, render: RenderStage, memory: StreamMemory
     ) -> None:
-        """stream_bytes: what all open streams together may keep in the flow; None: no limit."""
+        """memory: of the flow."""
         self._config = config
         self._language = language
         self._render = render
-        self._memory = MemoryBudget(stream_bytes)
+        self._memory = memory
         self.costs = StepCosts()
         self.adjust(config, Limits())
 
@@ -48,18 +49,16 @@ class Admission:
         return self._max_load is None or self.capacity.admits(num_listeners)
 
     def _take_memory(self, stream: SpeechStream) -> None:
-        most = self._config.max_positions if stream.interleave is not None else stream.max_tokens
-        num_bytes = self._render.stream_bytes(len(stream.voice.speech_ids) + most)
-        if not self._memory.fits_alone(num_bytes):
+        if not self._memory.fits_alone(stream):
             raise InputTooLong("the reference clip and one sentence of the text together need too much memory")
-        if not self._memory.take(stream.stream_id, num_bytes):
+        if not self._memory.take(stream):
             raise Overloaded("the memory of this replica is taken")
 
     def close(self, stream: SpeechStream) -> None:
         """Gives back what `open` took, and what the stages keep of the stream. Idempotent."""
         self._language.close(stream)
         self._render.close(stream)
-        self._memory.give_back(stream.stream_id)
+        self._memory.give_back(stream)
 
     def spare(self, num_listeners: int) -> int:
         """Listeners that could still be taken beside so many without making one run dry."""
@@ -68,4 +67,4 @@ class Admission:
     @property
     def stream_ids(self) -> set[int]:
         """Who holds memory."""
-        return set(self._memory.held)
+        return self._memory.stream_ids

@@ -36,6 +36,7 @@ from serve_app.synthesis.second_try import SecondTry
 from serve_app.synthesis.settings import EngineSettings, LiveSettings
 from serve_app.synthesis.step_times import StepTimes
 from serve_app.synthesis.stream import SpeechStream, StreamEvent, failed, silence
+from serve_app.synthesis.stream_memory import stream_memory
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +71,8 @@ class StreamingEngine:
         self._render = RenderStage(
             networks.flow, networks.vocoder, self.prefixes, config.first_lookahead_frames, copy=copy_samples
         )
-        self._admission = Admission(config, self._language, self._render, networks.stream_bytes)
+        memory = stream_memory(networks.flow, self.prefixes, config.max_positions, networks.stream_bytes)
+        self._admission = Admission(config, self._language, self._render, memory)
         self._caution = Caution()
         self._delivery = Delivery(clock, self._caution, hold_first_sound=config.hold_first_sound)
         self._second_try = SecondTry(self._language, dims.flow.lookahead, config.retry_s, clock)

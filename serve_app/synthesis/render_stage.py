@@ -11,7 +11,7 @@ from torch import Tensor
 from serve_app.messages import Float32Array, VoicePrompt
 from serve_app.model.fixed_windows import FixedWindows
 from serve_app.model.flow import Flow, FlowState
-from serve_app.model.paged_chunks import PagedChunks, PagedKept, page_bytes
+from serve_app.model.paged_chunks import PagedChunks, PagedKept
 from serve_app.model.vocoder import Vocoder, VocoderState
 from serve_app.synthesis.mel_stretch import StretchState, stretch
 from serve_app.synthesis.sample_copy import Arriving, StartCopy, send, start_copy
@@ -53,25 +53,40 @@ class FlowPrefixCache:
 
     def __init__(self, flow: Flow, max_bytes: int, first_hop_tokens: int) -> None:
         self._flow = flow
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
         self.first_hop_tokens = first_hop_tokens
         self._states: OrderedDict[str, FlowState] = OrderedDict()
         self.hits = 0
         self.misses = 0
 
-    def open(self, voice: VoicePrompt) -> tuple[FlowState, Tensor]:
+    def hold(self, voice: VoicePrompt) -> FlowState | None:
+        """The state of a stream that begins behind the voice's prefix, if the voice is known; to be closed, or given
+        to `open`. Holding it, the stream need not fear that the voice is forgotten until then."""
+        known = self._states.get(voice.key)
+        if known is None:
+            return None
+        self._states.move_to_end(voice.key)
+        return known.clone()
+
+    def num_prompt_tokens(self, voice: VoicePrompt) -> int:
+        """Of the prompt as the flow gets it."""
+        return len(voice.speech_ids) - self._cut(voice)
+
+    def _cut(self, voice: VoicePrompt) -> int:
+        return cut_tokens(len(voice.speech_ids), self._flow.dims.chunk_tokens, self.first_hop_tokens)
+
+    def open(self, voice: VoicePrompt, held: FlowState | None = None) -> tuple[FlowState, Tensor]:
         """A state of its own for one stream, and the prompt's ids, int64 [P].
 
         It is behind the voice's whole prompt chunks if the voice is known, else at the prompt's start.
+        held: what `hold` gave this stream; it is the stream's state then.
         """
-        dims = self._flow.dims
-        cut = cut_tokens(len(voice.speech_ids), dims.chunk_tokens, self.first_hop_tokens)
+        dims, cut = self._flow.dims, self._cut(voice)
         prompt_ids = torch.from_numpy(voice.speech_ids[cut:].astype(np.int64))
-        known = self._states.get(voice.key)
+        known = held or self.hold(voice)
         if known is not None:
-            self._states.move_to_end(voice.key)
             self.hits += 1
-            return known.clone(), prompt_ids
+            return known, prompt_ids
         self.misses += 1
         mel = np.ascontiguousarray(voice.mel[dims.token_mel_ratio * cut :])
         device = self._flow.noise.device
@@ -83,10 +98,10 @@ class FlowPrefixCache:
 
     def keep(self, voice: VoicePrompt, prefix: FlowState) -> None:
         """Remembers a voice by a copy of a stream's state right behind its prefix."""
-        if voice.key in self._states or prefix.num_bytes > self._max_bytes:
+        if voice.key in self._states or prefix.num_bytes > self.max_bytes:
             return
         self._states[voice.key] = prefix.clone(grows=False)
-        while self.num_bytes > self._max_bytes:
+        while self.num_bytes > self.max_bytes:
             self._states.popitem(last=False)[1].close()
 
     def clear(self) -> None:
@@ -152,31 +167,24 @@ class RenderStage:
 
     def open(self, stream: SpeechStream) -> None:
         with self._on_stream():
-            stream.flow, stream.prompt_ids = self._prefixes.open(stream.voice)
+            held, stream.prefix = stream.prefix, None
+            stream.flow, stream.prompt_ids = self._prefixes.open(stream.voice, held)
             stream.vocoder = self._vocoder.open(stream.seed, first_lookahead_frames=self._first_lookahead_frames)
         stream.stretch = StretchState(stream.speed)
         self.count(stream)
 
     def close(self, stream: SpeechStream) -> None:
         """Frees what the flow keeps of it; idempotent."""
-        if stream.flow is not None:
-            stream.flow.close()
-
-    def stream_bytes(self, num_tokens: int) -> int:
-        """What the flow keeps, at most, of a stream of so many tokens, the prompt's included."""
-        chunks = -(-num_tokens // self._chunk_tokens)
-        bound = self._flow.left_context_chunks
-        if bound is not None:
-            chunks = min(chunks, bound + 1)
-        # Memory of a stream's own grows by half; pages are exact.
-        spare = 0 if isinstance(self._flow.chunks, PagedChunks) else chunks // 2 + 1
-        return (chunks + spare) * page_bytes(self._flow)
+        for state in (stream.prefix, stream.flow):
+            if state is not None:
+                state.close()
 
     def check(self, streams: Iterable[SpeechStream]) -> None:
         """Raises AssertionError unless every page of the flow is free or somebody's."""
         if isinstance(self._flow.chunks, PagedChunks):
-            states = [*self._prefixes.states, *(stream.flow for stream in streams if stream.flow is not None)]
-            used = {page for state in states if isinstance(state.kept, PagedKept) for page in state.kept.pages}
+            states = [*self._prefixes.states, *(state for stream in streams for state in (stream.prefix, stream.flow))]
+            kept = [state.kept for state in states if state is not None]
+            used = {page for past in kept if isinstance(past, PagedKept) for page in past.pages}
             pool = self._flow.chunks.pool
             assert pool.num_free + len(used) == pool.num_pages, "a page of the flow leaked"
 

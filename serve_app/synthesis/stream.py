@@ -63,6 +63,8 @@ class SpeechStream:
     retried: it was stuck before, and draws from another seed since.
     fault: why the stream must end now.
     prompt_ids: int64 [P], the voice's speech tokens that the flow starts with.
+    prefix: the flow's state behind the voice's prefix, held from when the stream is opened until it begins; None where
+        the voice was unknown, or memory is not shared.
     flow, stretch, vocoder: rendering state, None before the prompt is read.
     held: a first sound that waits, so that what follows comes in time; else empty.
     promise: when the chunk after the first sound was forecast, from that sound on until the chunk is there.
@@ -90,6 +92,7 @@ class SpeechStream:
     retried: bool = False
     fault: SpeechError | None = None
     prompt_ids: Tensor | None = None
+    prefix: FlowState | None = None
     flow: FlowState | None = None
     stretch: StretchState | None = None
     vocoder: VocoderState | None = None
