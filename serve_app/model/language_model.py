@@ -70,12 +70,14 @@ class LanguageModel(nn.Module):
         return cls(dims, tensors).eval()
 
     def reduce(self, dtype: torch.dtype) -> "LanguageModel":
-        """The layers in another precision. The head and the norm before it stay as they are: they are one weight in
-        fifty, and where two tokens are nearly as likely it is their rounding that chooses."""
-        head = (self.norm, self.head_weight, self.head_bias)
-        exact = [weight.data for weight in head]
+        """The products of the layers, and the text's embeddings, in another precision. What is added up from layer to
+        layer, the norms and the head stay as they are: they cost little, and where two tokens are nearly as likely
+        it is their rounding that chooses."""
+        norms = [norm for layer in self.layers if isinstance(layer, DecoderLayer) for norm in layer.norms]
+        exact = (*norms, self.norm, self.head_weight, self.head_bias, self.speech_embedding, self.mark_embedding)
+        kept = [weight.data for weight in exact]
         self.to(dtype)
-        for weight, data in zip(head, exact, strict=True):
+        for weight, data in zip(exact, kept, strict=True):
             weight.data = data
         return self
 
@@ -121,7 +123,7 @@ class LanguageModel(nn.Module):
         places = torch.arange(position, position + count, device=embeddings.device)
         mask = torch.arange(position + count, device=embeddings.device) <= places[:, None]
         rotary = self._rotary(places)
-        x = embeddings
+        x = embeddings.to(self.norm.dtype)
         for index, (layer, keys, values) in enumerate(zip(self.layers, cache.keys, cache.values, strict=True)):
             assert isinstance(layer, DecoderLayer)
             # Of the last layer all keys and values are needed, but only one output.
@@ -160,9 +162,9 @@ class LanguageModel(nn.Module):
         return self._logits(x)
 
     def _rotary(self, positions: Tensor) -> Rotary:
-        return Rotary.at(positions, self.dims.head_dim, self.dims.rope_theta, self.speech_embedding.dtype)
+        return Rotary.at(positions, self.dims.head_dim, self.dims.rope_theta)
 
     def _logits(self, x: Tensor) -> Tensor:
         """x: [N, hidden] -> [N, V], in the head's precision."""
-        normed = F.rms_norm(x.to(self.norm.dtype), (self.dims.hidden,), self.norm, self.dims.rms_eps)
+        normed = F.rms_norm(x, (self.dims.hidden,), self.norm, self.dims.rms_eps)
         return F.linear(normed, self.head_weight, self.head_bias)

@@ -76,8 +76,8 @@ class Projection(nn.Module):
         self.bias = None if bias is None else frozen(bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: [..., in] -> [..., out]."""
-        rows = x.reshape(-1, x.shape[-1])
+        """x: [..., in], of any precision -> [..., out], in that of the weight."""
+        rows = x.reshape(-1, x.shape[-1]).to(self.weight.dtype)
         y = rows @ self.weight if self.bias is None else torch.addmm(self.bias, rows, self.weight)
         return y.view(*x.shape[:-1], -1)
 

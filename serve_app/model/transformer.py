@@ -20,17 +20,17 @@ class Rotary:
     sin: Tensor
 
     @classmethod
-    def at(cls, positions: Tensor, head_dim: int, theta: float, dtype: torch.dtype) -> "Rotary":
-        """positions: [N], integers. Angles as in RoFormer (arXiv 2104.09864), always computed in fp32."""
+    def at(cls, positions: Tensor, head_dim: int, theta: float) -> "Rotary":
+        """positions: [N], integers. Angles as in RoFormer (arXiv 2104.09864), in fp32."""
         exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions.device) / head_dim
         angles = positions.float()[:, None] * torch.pow(theta, -exponents)
         angles = torch.cat((angles, angles), dim=-1)
-        return cls(angles.cos().to(dtype), angles.sin().to(dtype))
+        return cls(angles.cos(), angles.sin())
 
     def rotate(self, x: Tensor) -> Tensor:
-        """x: [N, heads, head_dim] -> the same shape. Pairs are (i, i + head_dim / 2)."""
+        """x: [N, heads, head_dim] -> the same shape and precision. Pairs are (i, i + head_dim / 2)."""
         first, second = x.chunk(2, dim=-1)
-        return x * self.cos[:, None] + torch.cat((-second, first), dim=-1) * self.sin[:, None]
+        return (x * self.cos[:, None] + torch.cat((-second, first), dim=-1) * self.sin[:, None]).to(x.dtype)
 
 
 class Reading(Protocol):
@@ -103,6 +103,10 @@ class DecoderLayer(nn.Module):
         self.down = Projection(tensors[f"{mlp}down_proj.weight"])
         self.attention_norm = frozen(tensors[f"{prefix}input_layernorm.weight"])
         self.mlp_norm = frozen(tensors[f"{prefix}post_attention_layernorm.weight"])
+
+    @property
+    def norms(self) -> tuple[nn.Parameter, nn.Parameter]:
+        return self.attention_norm, self.mlp_norm
 
     def prefill(
         self,

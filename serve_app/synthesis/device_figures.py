@@ -108,7 +108,7 @@ def _measure(
     render_batches: Sequence[int],
 ) -> dict[str, float]:
     device, model = networks.cache.keys.device, networks.language_model
-    top = ceilings(device, model.norm.dtype)
+    top = ceilings(device, networks.cache.keys.dtype)
     figures = {f"ceiling_{name}": value for name, value in top.items()}
     weights = sum(p.nbytes for p in model.parameters()) - model.text_embedding.nbytes
     sampler = Sampler(checkpoint.dims.sampling)
