@@ -1,5 +1,6 @@
 """The keys and values of one stream's past, as a CPU likes them best, and the memory that they lie in."""
 
+import mmap
 from dataclasses import dataclass
 
 import torch
@@ -7,6 +8,9 @@ from torch import Tensor
 
 SPARE_BYTES = 4 * 2**30
 """Of ended streams, kept for the next ones: one utterance of 15 s at CosyVoice2's size."""
+RESERVED_CHUNKS = 32
+"""Addresses that a context on a CPU gets at once, for which there is memory only where something was written: growing
+costs no copy until then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,34 +38,64 @@ class SpareMemory:
 
     def __init__(self, max_bytes: int = SPARE_BYTES) -> None:
         self.max_bytes = max_bytes
-        self._sets: list[list[Tensor]] = []
+        self._sets: list[Memory] = []
 
     @property
     def num_bytes(self) -> int:
-        return sum(layer.nbytes for layers in self._sets for layer in layers)
+        return sum(memory.num_bytes for memory in self._sets)
 
-    def take(self, like: list[Tensor], capacity: int) -> list[Tensor] | None:
-        """Layers like these with room for so many positions: the roomiest, or None where there is none."""
-        fitting = [
-            layers
-            for layers in self._sets
-            if len(layers) == len(like) and _kind(layers[0]) == _kind(like[0]) and layers[0].shape[4] >= capacity
-        ]
+    def take(self, like: list[Tensor], capacity: int) -> "Memory | None":
+        """Layers like these with room for so many positions: those of which the most was written, or None."""
+        fitting = [memory for memory in self._sets if memory.is_like(like) and memory.capacity >= capacity]
         if not fitting:
             return None
-        found = max(fitting, key=lambda layers: layers[0].shape[4])
-        self._sets = [layers for layers in self._sets if layers is not found]
+        found = max(fitting, key=lambda memory: (memory.written, memory.capacity))
+        self._sets = [memory for memory in self._sets if memory is not found]
         return found
 
-    def put(self, layers: list[Tensor]) -> None:
+    def put(self, memory: "Memory") -> None:
         """The oldest go where there is not room for all."""
-        if layers and layers[0].shape[4]:
-            self._sets.append(layers)
+        if memory.num_bytes:
+            self._sets.append(memory)
         while self.num_bytes > self.max_bytes:
             del self._sets[0]
 
     def clear(self) -> None:
         self._sets.clear()
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What a context lies in. layers: as its own. written: positions, from the first on, that were ever written."""
+
+    layers: list[Tensor]
+    written: int
+
+    @property
+    def capacity(self) -> int:
+        return self.layers[0].shape[4] if self.layers else 0
+
+    @property
+    def num_bytes(self) -> int:
+        """Of memory, not of addresses."""
+        return _num_bytes(self.layers, self.written)
+
+    def is_like(self, layers: list[Tensor]) -> bool:
+        return len(self.layers) == len(layers) and _kind(self.layers[0]) == _kind(layers[0])
+
+
+def _num_bytes(layers: list[Tensor], num_positions: int) -> int:
+    return sum(layer[..., :num_positions, :].numel() * layer.element_size() for layer in layers)
+
+
+def _addresses(size: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Private memory of this size, all of it still untouched. In small pages, since a large one would hold a little of
+    what many positions keep."""
+    num_numbers = torch.Size(size).numel()
+    area = mmap.mmap(-1, num_numbers * dtype.itemsize, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        area.madvise(mmap.MADV_NOHUGEPAGE)
+    return torch.frombuffer(area, dtype=dtype).view(size)
 
 
 def _kind(layer: Tensor) -> tuple[object, ...]:
@@ -76,7 +110,8 @@ class Context:
     layers: for each, [steps, 2, rows, heads, capacity, head_dim]: keys, then values. Positions from `length` on are
         spare; a chunk is written there in place, so that nothing of the past is copied for it.
         There may be no layer at all.
-    length: committed positions that are held. capacity: positions that there is room for.
+    length: committed positions that are held. capacity: positions that there is room for. written: positions that were
+        ever written, by this stream or the one that had the memory before.
     max_chunks: so many committed chunks are seen, older ones forgotten; None: all.
     poison: fill the spare positions with NaN, so that a read of one fails loudly (tests).
     spare: where memory comes from and goes to.
@@ -89,6 +124,7 @@ class Context:
     max_chunks: int | None = None
     length: int = 0
     capacity: int = 0
+    written: int = 0
 
     @classmethod
     def empty(
@@ -107,21 +143,28 @@ class Context:
 
     @property
     def num_bytes(self) -> int:
-        return sum(layer.nbytes for layer in self.layers)
+        """Of what is held."""
+        return _num_bytes(self.layers, self.length)
+
+    @property
+    def _reserves(self) -> bool:
+        """Where nothing is filled in beforehand, and nothing forgotten while it goes on."""
+        on_cpu = bool(self.layers) and self.layers[0].device.type == "cpu"
+        return on_cpu and not self.poison and self.max_chunks is None
 
     def clone(self, *, grows: bool = True) -> "Context":
-        """An independent copy. grows: with room for two more chunks, or more where such memory is at hand."""
+        """An independent copy. grows: with room for two more chunks at least."""
         copy = Context(list(self.layers), self.chunk, self.poison, self.spare, self.max_chunks, self.length)
         if grows:
-            copy._resize(self.length + 2 * self.chunk)
+            copy._resize(self.length // self.chunk + 2)
         else:
             copy._move(None, self.length)
         return copy
 
     def close(self) -> None:
         """Gives the memory back. Idempotent; nothing else may be called after it."""
-        self.spare.put(self.layers)
-        self.layers, self.length, self.capacity = [], 0, 0
+        self.spare.put(Memory(self.layers, self.written))
+        self.layers, self.length, self.capacity, self.written = [], 0, 0, 0
 
     def reserve(self) -> None:
         """Makes room for one more chunk. Capacity grows by half, so a position is copied three times at most; what
@@ -129,7 +172,8 @@ class Context:
         if self.capacity < self.length + self.chunk:
             unseen = self._first_seen()
             num_chunks = (self.length - unseen) // self.chunk
-            self._resize((num_chunks + 1 + num_chunks // 2) * self.chunk, unseen)
+            self._resize(num_chunks + 1 + num_chunks // 2, unseen)
+        self.written = max(self.written, self.length + self.chunk)
 
     def _first_seen(self) -> int:
         return 0 if self.max_chunks is None else max(0, self.length - self.max_chunks * self.chunk)
@@ -150,17 +194,22 @@ class Context:
     def commit(self, num_positions: int) -> None:
         self.length += num_positions
 
-    def _resize(self, capacity: int, first: int = 0) -> None:
-        """At least this capacity. first: positions before it are dropped."""
-        self._move(self.spare.take(self.layers, capacity) if self.layers else None, capacity, first)
+    def _resize(self, num_chunks: int, first: int = 0) -> None:
+        """To so many chunks at least. first: positions before it are dropped."""
+        capacity = (max(num_chunks, RESERVED_CHUNKS) if self._reserves else num_chunks) * self.chunk
+        into = self.spare.take(self.layers, num_chunks * self.chunk) if self.layers else None
+        self._move(into, capacity, first)
 
-    def _move(self, into: list[Tensor] | None, capacity: int, first: int = 0) -> None:
+    def _move(self, into: Memory | None, capacity: int, first: int = 0) -> None:
         """Copies what is committed, into other layers or into new ones of this capacity."""
-        self.capacity, end = into[0].shape[4] if into else capacity, self.length
+        end, reserves = self.length, self._reserves and capacity > self.length
+        self.capacity = into.capacity if into else capacity
         self.length -= first
+        self.written = max(self.length, into.written if into else 0)
         # One layer at a time: new memory peaks one layer above what is kept.
         for index, old in enumerate(self.layers):
-            new = into[index] if into else old.new_empty((*old.shape[:4], capacity, old.shape[5]))
+            size = (*old.shape[:4], capacity, old.shape[5])
+            new = into.layers[index] if into else _addresses(size, old.dtype) if reserves else old.new_empty(size)
             new[..., : self.length, :] = old[..., first:end, :]
             if self.poison:
                 new[..., self.length :, :] = torch.nan

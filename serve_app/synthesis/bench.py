@@ -36,7 +36,7 @@ from serve_app.synthesis.warm_up import warm_up
 _NUM_VOICES = 8
 _KNOWN_S = 1.0
 """Of speech: enough for an engine to know a voice."""
-_SAID = ("language_precision", "flow_steps", "first_hop_tokens")
+_SAID = ("language_precision", "flow_steps", "first_hop_tokens", "flow_cache_mib")
 """Settings that are no default of every run, and are printed with its figures."""
 
 
@@ -93,6 +93,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--flow-steps", type=int, help="Euler steps of our flow (default: the checkpoint's)")
     parser.add_argument("--first-hop-tokens", type=int, default=12, help="speech tokens of our first chunk, 0: few")
+    parser.add_argument("--flow-cache-mib", type=int, default=2048, help="what our flow keeps of voices it knows")
     parser.add_argument("--render-batch", type=int, help="chunks rendered together (default 1, on a GPU 16)")
     parser.add_argument("--json", action="store_true", help="print the last line only")
     parser.add_argument("--compare", choices=("reference",), help="run upstream's way too and print ratios")
@@ -129,6 +130,7 @@ def run(options: argparse.Namespace) -> dict[str, object]:
             language_precision=options.language_precision,
             flow_steps=options.flow_steps,
             first_hop_tokens=options.first_hop_tokens or None,
+            flow_cache_mib=options.flow_cache_mib,
         )
         engine = StreamingEngine(checkpoint, config)
         voices = [made_up_voice(seed, options.prompt_tokens) for seed in range(_NUM_VOICES)]

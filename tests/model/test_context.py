@@ -1,10 +1,13 @@
 """Keys and values of a stream's past, and the memory that they lie in."""
 
+import resource
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 
-from serve_app.model.context import Context, ContextShape, SpareMemory
+from serve_app.model.context import RESERVED_CHUNKS, Context, ContextShape, Memory, SpareMemory
 
 SHAPE = ContextShape(layers=2, steps=3, rows=2, heads=2, head_dim=4, chunk=5)
 
@@ -20,6 +23,10 @@ def grown(spare: SpareMemory, num_chunks: int) -> Context:
         context.reserve()
         context.commit(SHAPE.chunk)
     return context
+
+
+def bytes_of(context: Context, num_positions: int) -> int:
+    return sum(layer[..., :num_positions, :].nbytes for layer in context.layers)
 
 
 def fresh(length: int, generator: torch.Generator) -> Tensor:
@@ -41,7 +48,7 @@ def test_context_returns_what_was_committed_and_the_chunk(generator: torch.Gener
                 assert torch.equal(values, expected[1])
         context.commit(5)
     assert context.length == 30
-    assert context.num_bytes == sum(layer.nbytes for layer in context.layers)
+    assert context.num_bytes == bytes_of(context, 30)
 
 
 def test_padding_of_a_partial_chunk_is_not_seen(generator: torch.Generator) -> None:
@@ -68,6 +75,48 @@ def test_room_grows_rarely_and_spare_room_is_poisoned() -> None:
         context.commit(SHAPE.chunk)
     assert growths < 12
     assert context.capacity <= 1.5 * context.length + SHAPE.chunk
+
+
+def test_room_for_a_usual_utterance_is_there_at_once_and_takes_memory_where_it_is_written(
+    generator: torch.Generator,
+) -> None:
+    shape = ContextShape(layers=2, steps=10, rows=2, heads=8, head_dim=64, chunk=50)
+    before = resident_bytes()
+    context = Context.empty(shape, torch.empty(0))
+    context.reserve()
+    addresses = [layer.data_ptr() for layer in context.layers]
+    chunk = torch.randn(2, 50, 2, 8, 64, generator=generator)
+    for _ in range(RESERVED_CHUNKS):
+        if context.length == 150:
+            # Pages of 4 KiB, of which a run of positions fills the first and the last in part.
+            assert 0 < resident_bytes() - before < 2 * bytes_of(context, 150) < bytes_of(context, context.capacity) / 4
+        context.reserve()
+        for layer in range(2):
+            keys, _ = context.extend(layer, 3, chunk, 50)
+            for step in range(10):
+                context.extend(layer, step, chunk, 50)
+            assert torch.equal(keys[:, :, -50:], chunk[:, :, 0].transpose(1, 2))
+        context.commit(50)
+    assert [layer.data_ptr() for layer in context.layers] == addresses, "nothing was copied"
+    context.reserve()
+    assert context.capacity > RESERVED_CHUNKS * 50
+    keys, _ = context.extend(1, 3, chunk, 50)
+    assert torch.equal(keys[:, :, :50], chunk[:, :, 0].transpose(1, 2)), "nor was anything lost when it grew after all"
+    context.close()
+    assert context.spare.num_bytes == 2 * 10 * 2 * 2 * 8 * 64 * 4 * (RESERVED_CHUNKS + 1) * 50
+
+
+def test_a_bounded_context_reserves_nothing() -> None:
+    context = Context.empty(SHAPE, torch.empty(0), max_chunks=2)
+    for _ in range(20):
+        context.reserve()
+        context.commit(SHAPE.chunk)
+        assert context.capacity <= 5 * SHAPE.chunk
+
+
+def resident_bytes() -> int:
+    status = Path("/proc/self/statm").read_text().split()
+    return int(status[1]) * resource.getpagesize()
 
 
 def test_clones_share_nothing() -> None:
@@ -97,7 +146,7 @@ def test_memory_of_an_ended_context_serves_the_next_one(generator: torch.Generat
     memory, capacity = [layer.data_ptr() for layer in ended.layers], ended.capacity
     ended.close()
     ended.close()
-    assert spare.num_bytes == sum(layer.nbytes for layer in grown(SpareMemory(), 9).layers)
+    assert spare.num_bytes == bytes_of(grown(SpareMemory(), 9), 9 * SHAPE.chunk)
 
     copy = prefix.clone()
     assert [layer.data_ptr() for layer in copy.layers] == memory
@@ -111,12 +160,12 @@ def test_memory_of_an_ended_context_serves_the_next_one(generator: torch.Generat
 def test_spare_memory_is_bounded_and_of_one_kind() -> None:
     small, large = grown(SpareMemory(), 1), grown(SpareMemory(), 9)
     spare = SpareMemory(max_bytes=large.num_bytes)
-    spare.put(small.layers)
+    spare.put(Memory(small.layers, small.written))
     assert spare.take(large.layers, large.capacity) is None
-    spare.put(large.layers)
+    spare.put(Memory(large.layers, large.written))
     assert spare.num_bytes == large.num_bytes, "the oldest goes"
     other = Context.empty(ContextShape(2, 3, 2, 2, head_dim=8, chunk=5), torch.empty(0))
     assert spare.take(other.layers, 5) is None
     none = SpareMemory(max_bytes=0)
-    none.put(large.layers)
+    none.put(Memory(large.layers, large.written))
     assert none.num_bytes == 0

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from serve_app.model.flow import Flow
 from serve_app.model.paged_chunks import FixedCall, PagedChunks, PagedKept, bucket, page_bytes
+from serve_app.model.ragged_chunks import RaggedKept
 from serve_app.model.toy_checkpoint import Draw, flow_tensors
 from tests.model.test_flow import BOUND, CHUNK, Utterance, render_together
 from tests.model.upstream_networks import FLOW_DIMS
@@ -86,7 +87,8 @@ def test_a_bounded_context_is_flat_and_the_same_in_both_memories(tensors: dict[s
     mels = []
     while state.num_tokens < len(utterance.ids):
         mels += ragged.render([state], [utterance.window(state)])
-        most = max(most, state.num_bytes)
+        assert isinstance(state.kept, RaggedKept)
+        most = max(most, sum(layer.nbytes for layer in state.kept.estimator.context.layers))
     assert most < 4 * (left_context + 1) * page_bytes(ragged), "of 11 chunks"
     other = utterance.open(paged)
     assert (torch.cat(utterance.stream(paged, other)) - torch.cat(mels)).abs().max() < BOUND
