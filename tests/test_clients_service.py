@@ -60,7 +60,8 @@ def test_openai_plain_streaming_and_events_are_the_same_speech(sdk: Any, tmp_pat
     with streaming.create(**ask(stream_format="sse")) as response:
         events = list(openai.Stream[Any](cast_to=object, response=response.http_response, client=sdk))
     *deltas, done = events
-    assert len(deltas) > 1 and done["type"] == "speech.audio.done"
+    # How many they are depends on how soon the service and its reader are ready for the next.
+    assert deltas and done["type"] == "speech.audio.done"
     assert b"".join(base64.b64decode(delta["audio"]) for delta in deltas) == plain
 
 
