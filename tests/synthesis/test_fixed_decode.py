@@ -160,7 +160,7 @@ def test_the_benchmark_measures_it_where_shapes_are_fixed(checkpoint: Checkpoint
 
 @pytest.mark.parametrize("ended", [False, True], ids=["text to come", "all text there"])
 def test_fed_streams_are_decoded_ahead_but_where_text_is_read(checkpoint: Checkpoint, ended: bool) -> None:
-    settings = {"max_streams": 1, "max_positions": 512, "fixed_shapes": True, "memory_mib": 512, "flow_cache_mib": 64}
+    settings = {"max_streams": 1, "max_positions": 512, "fixed_shapes": True, "memory_mib": 256, "flow_cache_mib": 64}
     engine = StreamingEngine(checkpoint, SynthesisConfig.model_validate(settings))
     decode = engine._language._decode_fixed
     assert decode is not None

@@ -35,7 +35,7 @@ def speak_together(engine: StreamingEngine) -> dict[int, Spoken]:
 @pytest.mark.parametrize("render_batch", [1, 4])
 def test_fixed_shapes_give_what_shapes_that_follow_the_streams_give(checkpoint: Checkpoint, render_batch: int) -> None:
     expected = speak_together(StreamingEngine(checkpoint, settings(render_batch=render_batch)))
-    fixed = settings(render_batch=render_batch, fixed_shapes=True, memory_mib=1024, flow_cache_mib=256)
+    fixed = settings(render_batch=render_batch, fixed_shapes=True, memory_mib=256, flow_cache_mib=128)
     engine = StreamingEngine(checkpoint, fixed)
     ours = speak_together(engine)
     for seed in SEEDS:
@@ -51,7 +51,7 @@ def test_the_flow_takes_as_many_steps_as_are_set(checkpoint: Checkpoint, fixed_s
     spoken = []
     for flow_steps in (None, 10, 4):
         engine = StreamingEngine(
-            checkpoint, settings(flow_steps=flow_steps, fixed_shapes=fixed_shapes, memory_mib=1024)
+            checkpoint, settings(flow_steps=flow_steps, fixed_shapes=fixed_shapes, memory_mib=256, flow_cache_mib=64)
         )
         assert engine._render._flow.estimator.context_shape.steps == (flow_steps or 10)
         voice = make_voice(1)
@@ -124,7 +124,9 @@ def test_bf16_deviates_little(checkpoint: Checkpoint) -> None:
 
 
 def test_bf16_speaks(checkpoint: Checkpoint) -> None:
-    spoken = speak_together(StreamingEngine(checkpoint, settings(precision="bf16", fixed_shapes=True, memory_mib=512)))
+    spoken = speak_together(
+        StreamingEngine(checkpoint, settings(precision="bf16", fixed_shapes=True, memory_mib=256, flow_cache_mib=64))
+    )
     assert all(spoken[seed].events[-1].error is None and len(spoken[seed].samples) for seed in SEEDS)
 
 

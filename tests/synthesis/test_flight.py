@@ -25,7 +25,7 @@ NEVER = 10**9
 VOICE = make_voice(1, num_tokens=63)
 TEXT = np.random.default_rng(9).integers(0, 256, 17).astype(np.int32)
 SETTINGS = {"max_streams": 4, "max_positions": 1024, "render_batch": 4}
-FIXED: dict[str, Any] = {"fixed_shapes": True, "memory_mib": 512, "flow_cache_mib": 64}
+FIXED: dict[str, Any] = {"fixed_shapes": True, "memory_mib": 256, "flow_cache_mib": 64}
 
 
 @pytest.fixture(autouse=True)

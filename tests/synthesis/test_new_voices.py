@@ -121,7 +121,7 @@ def test_streams_of_one_new_voice_share_its_prefix(checkpoint: Checkpoint) -> No
 
 
 def test_a_stream_that_is_closed_while_its_voice_is_taken_in_leaves_nothing(checkpoint: Checkpoint) -> None:
-    config = SynthesisConfig(max_streams=2, max_positions=512, fixed_shapes=True, memory_mib=256)
+    config = SynthesisConfig(max_streams=2, max_positions=512, fixed_shapes=True, memory_mib=256, flow_cache_mib=64)
     engine = StreamingEngine(checkpoint, config)
     voice = make_voice(4, 163)
     open_stream(engine, 0, voice, spoken_by(voice, 3), 1)
