@@ -88,6 +88,15 @@ def _num_bytes(layers: list[Tensor], num_positions: int) -> int:
     return sum(layer[..., :num_positions, :].numel() * layer.element_size() for layer in layers)
 
 
+def _reserved(like: list[Tensor], capacity: int) -> Memory | None:
+    """Addresses for layers like these. None where the system promises no memory that is not there (`ulimit -v`,
+    `vm.overcommit_memory` 2)."""
+    try:
+        return Memory([_addresses((*layer.shape[:4], capacity, layer.shape[5]), layer.dtype) for layer in like], 0)
+    except OSError:
+        return None
+
+
 def _addresses(size: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """Private memory of this size, all of it still untouched. In small pages, since a large one would hold a little of
     what many positions keep."""
@@ -196,20 +205,20 @@ class Context:
 
     def _resize(self, num_chunks: int, first: int = 0) -> None:
         """To so many chunks at least. first: positions before it are dropped."""
-        capacity = (max(num_chunks, RESERVED_CHUNKS) if self._reserves else num_chunks) * self.chunk
-        into = self.spare.take(self.layers, num_chunks * self.chunk) if self.layers else None
+        capacity = num_chunks * self.chunk
+        into = self.spare.take(self.layers, capacity) if self.layers else None
+        if into is None and self._reserves:
+            into = _reserved(self.layers, max(num_chunks, RESERVED_CHUNKS) * self.chunk)
         self._move(into, capacity, first)
 
     def _move(self, into: Memory | None, capacity: int, first: int = 0) -> None:
         """Copies what is committed, into other layers or into new ones of this capacity."""
-        end, reserves = self.length, self._reserves and capacity > self.length
-        self.capacity = into.capacity if into else capacity
+        end, self.capacity = self.length, into.capacity if into else capacity
         self.length -= first
         self.written = max(self.length, into.written if into else 0)
         # One layer at a time: new memory peaks one layer above what is kept.
         for index, old in enumerate(self.layers):
-            size = (*old.shape[:4], capacity, old.shape[5])
-            new = into.layers[index] if into else _addresses(size, old.dtype) if reserves else old.new_empty(size)
+            new = into.layers[index] if into else old.new_empty((*old.shape[:4], capacity, old.shape[5]))
             new[..., : self.length, :] = old[..., first:end, :]
             if self.poison:
                 new[..., self.length :, :] = torch.nan

@@ -36,6 +36,7 @@ from serve_app.synthesis.warm_up import warm_up
 _NUM_VOICES = 8
 _KNOWN_S = 1.0
 """Of speech: enough for an engine to know a voice."""
+_DEFAULTS = BenchSettings()
 _SAID = ("language_precision", "flow_steps", "first_hop_tokens", "flow_cache_mib")
 """Settings that are no default of every run, and are printed with its figures."""
 
@@ -92,8 +93,18 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--language-precision", choices=("fp32", "int8"), default="fp32", help="of our language model's linear layers"
     )
     parser.add_argument("--flow-steps", type=int, help="Euler steps of our flow (default: the checkpoint's)")
-    parser.add_argument("--first-hop-tokens", type=int, default=12, help="speech tokens of our first chunk, 0: few")
-    parser.add_argument("--flow-cache-mib", type=int, default=2048, help="what our flow keeps of voices it knows")
+    parser.add_argument(
+        "--first-hop-tokens",
+        type=int,
+        default=_DEFAULTS.first_hop_tokens,
+        help="speech tokens of our first chunk, 0: few",
+    )
+    parser.add_argument(
+        "--flow-cache-mib",
+        type=int,
+        default=_DEFAULTS.flow_cache_mib,
+        help="what our flow keeps of voices it knows",
+    )
     parser.add_argument("--render-batch", type=int, help="chunks rendered together (default 1, on a GPU 16)")
     parser.add_argument("--json", action="store_true", help="print the last line only")
     parser.add_argument("--compare", choices=("reference",), help="run upstream's way too and print ratios")

@@ -1,6 +1,8 @@
 """Keys and values of a stream's past, and the memory that they lie in."""
 
 import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -104,6 +106,30 @@ def test_room_for_a_usual_utterance_is_there_at_once_and_takes_memory_where_it_i
     assert torch.equal(keys[:, :, :50], chunk[:, :, 0].transpose(1, 2)), "nor was anything lost when it grew after all"
     context.close()
     assert context.spare.num_bytes == 2 * 10 * 2 * 2 * 8 * 64 * 4 * (RESERVED_CHUNKS + 1) * 50
+
+
+WITHOUT_PROMISES = """
+import resource
+from pathlib import Path
+import torch
+from serve_app.model.context import Context, ContextShape
+in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (in_use + 2**28, in_use + 2**28))
+context = Context.empty(ContextShape(layers=2, steps=10, rows=2, heads=8, head_dim=64, chunk=100), torch.empty(0))
+for number in range(4):
+    context.reserve()
+    for layer in range(2):
+        for step in range(10):
+            keys, _ = context.extend(layer, step, torch.full((2, 100, 2, 8, 64), float(number)), 100)
+            assert keys[0, 0, ::100, 0].tolist() == list(range(number + 1))
+    context.commit(100)
+print(context.capacity)
+"""
+
+
+def test_where_the_system_gives_no_more_than_it_has_a_context_grows_by_copying() -> None:
+    finished = subprocess.run([sys.executable, "-c", WITHOUT_PROMISES], capture_output=True, text=True, check=True)
+    assert 400 <= int(finished.stdout) < RESERVED_CHUNKS * 100
 
 
 def test_a_bounded_context_reserves_nothing() -> None:
