@@ -1,15 +1,13 @@
-"""The training corpus, in shards: every sentence's units, tokens, codes and alignment; for the first shards also other
-speakers' audio.
+"""The training corpus, in shards: every sentence's tokens and alignment, and its mel in the normalised voice; for the
+first shards also other speakers' audio.
 
-A shard WORK/corpus/NNN.npz holds, for its sentences end to end: `tokens` (text), `codes` (25 Hz), `alignment` (for
-each code the index of the text token being spoken), and where the shard has audio: `speakers` [n, 5], `pcm` (int16,
-24 kHz; 960 samples a code) and `f0_hz` (50 Hz). `num_tokens`, `num_codes` give the lengths. The held-out sentences
-are shard "heldout".
-
-Shard "normal" is the normalised voice itself, with audio.
+A shard WORK/corpus/NNN.npz holds, for its sentences end to end: `tokens` (text), `alignment` (25 Hz: for each code the
+index of the text token being spoken), `normal` (50 Hz: the log mel [2N, 80] of the normalised voice), `phones` (50 Hz:
+the teacher's symbol being spoken), and where the shard has audio: `speakers` [n, 5], `pcm` (int16, 24 kHz; 960 samples
+a code) and `f0_hz` (50 Hz). `num_tokens`, `num_codes` give the lengths. The held-out sentences are shard "heldout".
+The speech codes come from `codes.py --stage label`.
 
     python corpus.py --work WORK --name heldout
-    python corpus.py --work WORK --name normal
     python corpus.py --work WORK --start 0 --stop 6 --audio
     python corpus.py --work WORK --start 6 --stop 48
 """
@@ -18,10 +16,9 @@ import argparse
 import json
 import os
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
 
-import codes
+import features
 import numpy as np
 import torch
 import units
@@ -31,21 +28,13 @@ from tokenizer import Pronouncer
 from tokenizers import Tokenizer
 
 SENTENCES_A_SHARD = 1000
+SAMPLES_PER_CODE = 2 * features.HOP
 SHARE_OF_VOICES = 0.4  # of the sentences with audio: the built-in voices; the others get a random speaker
 MAX_PHONEMES = 390
 
 
-@dataclass(frozen=True)
-class Spoken:
-    """One sentence in the normalised voice."""
-
-    tokens: NDArray[np.int16]
-    codes: NDArray[np.int16]
-    alignment: NDArray[np.int16]
-
-
 def align(
-    unit_string: str, tokenizer: Tokenizer, teacher: Teacher, durations: NDArray[np.int64], num_codes: int
+    unit_string: str, tokenizer: Tokenizer, durations: NDArray[np.int64], num_codes: int
 ) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
     """Text tokens, and the index of the token spoken in the middle of each code."""
     encoding = tokenizer.encode(unit_string)
@@ -77,10 +66,9 @@ def build_shard(work: Path, name: str, sentences: list[str], with_audio: bool, g
     teacher = Teacher()
     tokenizer = Tokenizer.from_file(str(work / "bpe.json"))
     pronounce = Pronouncer(json.loads((work / "lexicon.json").read_text()))
-    codebook = torch.from_numpy(np.load(work / "codebook.npy"))
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     speaker = NORMAL
-    columns: dict[str, list[NDArray[np.generic]]] = {"tokens": [], "codes": [], "alignment": []}
+    columns: dict[str, list[NDArray[np.generic]]] = {"tokens": [], "alignment": [], "normal": [], "phones": []}
     if with_audio:
         columns |= {"speakers": [], "pcm": [], "f0_hz": []}
     for seed, text in enumerate(sentences):
@@ -89,17 +77,23 @@ def build_shard(work: Path, name: str, sentences: list[str], with_audio: bool, g
         if not 5 < len(phonemes) < MAX_PHONEMES:
             continue
         prediction = teacher.predict(phonemes)
-        spoken = codes.nearest(codes.patches(render(prediction, NORMAL, seed)), codebook).numpy().astype(np.int16)
-        tokens, alignment = align(unit_string, tokenizer, teacher, prediction.durations, len(spoken))
-        row: dict[str, NDArray[np.generic]] = {"tokens": tokens, "codes": spoken, "alignment": alignment}
+        normal = render(prediction, NORMAL, seed)
+        num_codes = len(normal) // SAMPLES_PER_CODE
+        tokens, alignment = align(unit_string, tokenizer, prediction.durations, num_codes)
+        mel = features.flow_mel(torch.from_numpy(normal[: num_codes * SAMPLES_PER_CODE])[None])[0].T
+        frame = ((np.arange(2 * num_codes) + 0.5) * SPECTRUM_HZ / 50).astype(int)
+        symbols = np.repeat(prediction.ids, prediction.durations)
+        row: dict[str, NDArray[np.generic]] = {
+            "tokens": tokens,
+            "alignment": alignment,
+            "normal": mel.numpy().astype(np.float16),
+            "phones": symbols[np.minimum(frame, len(symbols) - 1)].astype(np.int16),
+        }
         if with_audio:
-            if name == "normal":
-                speaker = NORMAL
-            elif len(columns["speakers"]) % group == 0:
+            if len(columns["speakers"]) % group == 0:
                 speaker = draw_speaker(rng)
-            samples = render(prediction, speaker, seed + 1)[: len(spoken) * codes.SAMPLES_PER_CODE]
+            samples = render(prediction, speaker, seed + 1)[: num_codes * SAMPLES_PER_CODE]
             f0_hz = pitch_hz(prediction, speaker)
-            frame = ((np.arange(2 * len(spoken)) + 0.5) * SPECTRUM_HZ / 50).astype(int)
             row["speakers"] = speaker.parameters()[None]
             row["pcm"] = (samples * 32767).astype(np.int16)
             row["f0_hz"] = f0_hz[np.minimum(frame, len(f0_hz) - 1)].astype(np.float16)
@@ -107,7 +101,7 @@ def build_shard(work: Path, name: str, sentences: list[str], with_audio: bool, g
             columns[key].append(value)
     arrays = {key: np.concatenate(values) for key, values in columns.items()}
     arrays["num_tokens"] = np.array([len(v) for v in columns["tokens"]], np.int32)
-    arrays["num_codes"] = np.array([len(v) for v in columns["codes"]], np.int32)
+    arrays["num_codes"] = np.array([len(v) for v in columns["alignment"]], np.int32)
     path = work / "corpus" / f"{name}.npz"
     path.parent.mkdir(exist_ok=True)
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
@@ -120,7 +114,7 @@ def build_shard(work: Path, name: str, sentences: list[str], with_audio: bool, g
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--name", choices=["heldout", "normal"])
+    parser.add_argument("--name", choices=["heldout"])
     parser.add_argument("--start", type=int, default=0)
     parser.add_argument("--stop", type=int, default=0)
     parser.add_argument("--audio", action="store_true")
@@ -130,8 +124,6 @@ def main() -> None:
     train = (args.work / "texts/train.txt").read_text().splitlines()
     if args.name == "heldout":
         build_shard(args.work, "heldout", (args.work / "texts/heldout.txt").read_text().splitlines()[:300], True)
-    if args.name == "normal":
-        build_shard(args.work, "normal", train[6 * SENTENCES_A_SHARD : 7 * SENTENCES_A_SHARD], True)
     for number in range(args.start, args.stop):
         sentences = train[number * SENTENCES_A_SHARD : (number + 1) * SENTENCES_A_SHARD]
         if sentences and not (args.work / f"corpus/{number:03d}.npz").exists():

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import dims
-import numpy as np
 import torch
-from language import LanguageModel
+from language import Codebook, LanguageModel
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
@@ -128,8 +127,7 @@ def half(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def language_state(work: Path) -> dict[str, torch.Tensor]:
-    codebook = torch.from_numpy(np.load(work / "codebook.npy"))
-    model = LanguageModel(codebook, Tokenizer.from_file(str(work / "bpe.json")))
+    model = LanguageModel(Codebook.load(work), Tokenizer.from_file(str(work / "bpe.json")))
     model.load_state_dict(torch.load(work / "state/language.pt", weights_only=True)["average"])
     return model.export_state()
 
@@ -140,6 +138,12 @@ def flow_state(work: Path) -> dict[str, torch.Tensor]:
     for name, value in state.items():
         if name.startswith("encoder.up_encoders.") and value.dim() == 2:
             value.zero_()
+    return state
+
+
+def code_state(work: Path) -> dict[str, torch.Tensor]:
+    """What gives the normalised voice's codes: nothing that speaks needs it, but `restart.py` does."""
+    state: dict[str, torch.Tensor] = torch.load(work / "state/codes.pt", weights_only=True)["codes"]
     return state
 
 
@@ -165,6 +169,8 @@ def main() -> None:
     (out / "cosyvoice2.yaml").write_text(yaml_text())
     torch.save(half(language_state(args.work)), out / "llm.pt")
     torch.save(half(flow_state(args.work)), out / "flow.pt")
+    (out / "recipe").mkdir(exist_ok=True)
+    torch.save(half(code_state(args.work)), out / "recipe/codes.pt")
     vocoder = torch.load(args.work / "state/vocoder.pt", weights_only=True)["model"]
     torch.save(half({f"generator.{name}": value for name, value in vocoder.items()}), out / "hift.pt")
     for name in ("speech_tokenizer_v2.onnx", "campplus.onnx"):

@@ -1,7 +1,8 @@
 """Train the flow in two stages: the encoder to give the normalised voice's mel, then the estimator to give any
 speaker's. A third stage writes the flow's own mels of training sentences, for the vocoder to learn from.
 
-The encoder starts from the centroids; its upsampled layers stay the identity (their output projections are zero), so
+The encoder comes from `codes.py`, which trains it together with the codes; the first stage goes on with the codes as
+they are and a free embedding of each. Its upsampled layers stay the identity (their output projections are zero), so
 the mel it gives depends on a few neighbouring codes only. The estimator is a velocity field that
 ends at one mel whatever the noise; it learns which, under the streaming mask. State: WORK/state/flow.pt (upstream's
 CausalMaskedDiffWithXvec), with a running average of the
@@ -29,7 +30,8 @@ from numpy.typing import NDArray
 from speaker import NUM_PARAMETERS, embed_parameters
 
 AVERAGE = 0.998
-ENCODER_BATCH, ENCODER_TOKENS = 8, 250
+ESTIMATOR_NAMES = ("decoder.", "spk_embed_affine_layer.")
+ENCODER_BATCH, ENCODER_TOKENS, ENCODER_SHARDS = 8, 250, 10
 ESTIMATOR_FRAMES = 1600  # a batch's size
 GAIN = 5.0  # of the velocity field, see initialise_estimator
 PATH_RATE = 0.03  # learning rate of the path's parameters, as a share
@@ -70,7 +72,7 @@ def use_fast_mish(module: torch.nn.Module) -> None:
 
 
 def initialise(flow: CausalMaskedDiffWithXvec, codebook: torch.Tensor) -> None:
-    """Embeddings from the centroids; identity layers; speaker vector at a useful scale."""
+    """Embeddings from the codes' points; identity layers; speaker vector at a useful scale."""
     encoder = flow.encoder
     with torch.no_grad():
         white = (codebook - codebook.mean(0)) / codebook.std(0)
@@ -135,6 +137,18 @@ def initialise_estimator(estimator: torch.nn.Module) -> list[torch.nn.Parameter]
     return [parameter for module in path for parameter in module.parameters()]
 
 
+def replace_encoder(work: Path, trained: CausalMaskedDiffWithXvec) -> None:
+    """Put everything before the estimator into WORK/state/flow.pt, in the model and in its average."""
+    path = work / "state/flow.pt"
+    state: dict[str, Any] = {"steps": {"encoder": 0, "estimator": 0}, "cpu_s": {"encoder": 0.0, "estimator": 0.0}}
+    if path.exists():
+        state = torch.load(path, weights_only=True)
+    before = {n: v for n, v in trained.state_dict().items() if not n.startswith(ESTIMATOR_NAMES)}
+    for kind in ("model", "average"):
+        state[kind] = trained.state_dict() | state.get(kind, {}) | before
+    shards.save_state(path, state | {"stage": "codes", "optimizer": {}})
+
+
 def encode(flow: CausalMaskedDiffWithXvec, codes: torch.Tensor) -> torch.Tensor:
     """Upstream's encoder with its identity layers left out. codes [B, N] -> mu [B, 2N, 80]."""
     encoder = flow.encoder
@@ -150,10 +164,10 @@ class Training:
 
     def __init__(self, work: Path, stage: str, rate: float) -> None:
         self.path = work / "state/flow.pt"
-        self.codebook = torch.from_numpy(np.load(work / "codebook.npy"))
+        with np.load(work / "codebook.npz") as file:
+            self.points = torch.from_numpy(file["points"])
         self.model, self.average = dims.build_flow().eval(), dims.build_flow().eval()
         use_fast_mish(self.model)
-        initialise(self.model, self.codebook)
         path = {id(p) for p in initialise_estimator(self.model.decoder.estimator)}
         self.steps: dict[str, int] = {"encoder": 0, "estimator": 0}
         self.cpu_s: dict[str, float] = {"encoder": 0.0, "estimator": 0.0}
@@ -170,22 +184,18 @@ class Training:
         self.optimizer = torch.optim.AdamW(
             [g for g in groups if g["params"]], lr=rate, betas=(0.9, 0.98), weight_decay=0.0
         )
-        if self.path.exists():
-            state = torch.load(self.path, weights_only=True)
-            self.steps, self.cpu_s = state["steps"], state["cpu_s"]
-            fresh = {n: v.clone() for n, v in self.model.state_dict().items() if n.startswith("decoder.")}
-            started = fresh if stage == "estimator" and not self.steps["estimator"] else {}
-            self.model.load_state_dict(state["model"] | started)
-            self.average.load_state_dict(state["average"] | started)
-            if state["stage"] == stage:
-                self.optimizer.load_state_dict(state["optimizer"])
-        else:
-            self.average.load_state_dict(self.model.state_dict())
+        state = torch.load(self.path, weights_only=True)
+        self.steps, self.cpu_s = state["steps"], state["cpu_s"]
+        fresh = {n: v.clone() for n, v in self.model.state_dict().items() if n.startswith("decoder.")}
+        started = fresh if stage == "estimator" and not self.steps["estimator"] else {}
+        self.model.load_state_dict(state["model"] | started)
+        self.average.load_state_dict(state["average"] | started)
+        if state["stage"] == stage:
+            self.optimizer.load_state_dict(state["optimizer"])
         self._began_cpu_s, self._first = self.cpu_s[stage], time.process_time()
 
     def _trained(self, flow: CausalMaskedDiffWithXvec) -> list[torch.nn.Parameter]:
-        names = ("decoder.estimator.", "spk_embed_affine_layer.")
-        chosen = [p for n, p in flow.named_parameters() if n.startswith(names) == (self.stage == "estimator")]
+        chosen = [p for n, p in flow.named_parameters() if n.startswith(ESTIMATOR_NAMES) == (self.stage == "estimator")]
         fixed = {id(p) for p in flow.encoder.up_encoders.parameters()}
         return [p for p in chosen if id(p) not in fixed]
 
@@ -216,9 +226,14 @@ class Training:
         shards.save_state(self.path, state)
 
 
-def neighbours(codebook: torch.Tensor) -> torch.Tensor:
+def audibility(mel: torch.Tensor) -> torch.Tensor:
+    """How much errors of a log mel count: the teacher's noise in quiet bins cannot be foretold and is not heard."""
+    return 0.35 + 0.85 * torch.sigmoid((mel + 8) * 1.5)
+
+
+def neighbours(points: torch.Tensor) -> torch.Tensor:
     """Each code's nearest others. [6561, NEIGHBOURS]."""
-    return torch.cdist(codebook, codebook).topk(NEIGHBOURS + 1, largest=False).indices[:, 1:]
+    return torch.cdist(points, points).topk(NEIGHBOURS + 1, largest=False).indices[:, 1:]
 
 
 def disturb(codes: torch.Tensor, near: torch.Tensor, share: float) -> torch.Tensor:
@@ -229,23 +244,21 @@ def disturb(codes: torch.Tensor, near: torch.Tensor, share: float) -> torch.Tens
 
 def train_encoder(training: Training, work: Path, minutes: float, rate: float, final_rate: float) -> None:
     """Regress the normalised voice's mel."""
-    sentences = shards.load_audio(work, "normal")
-    codes = torch.from_numpy(np.concatenate([s.codes for s in sentences]).astype(np.int64))
-    mel = torch.from_numpy(np.concatenate([np.asarray(s.mel) for s in sentences]).astype(np.float32))
+    names = shards.shard_names(work)[:ENCODER_SHARDS]
+    codes = torch.from_numpy(np.concatenate([np.load(shards.codes_path(work, n)) for n in names]).astype(np.int64))
+    rows = [s.mel for name in names for s in shards.load_normal(work, name)]
+    mel = torch.from_numpy(np.concatenate(rows))
     edge = len(codes) - 3000
-    near = neighbours(training.codebook)
-    looked_up = training.codebook[codes[edge:]].reshape(-1, 80)
-    print(
-        f"{len(codes) / 90000:.1f} h; plain look-up L1 {(looked_up - mel[2 * edge :].clamp(min=-9)).abs().mean():.3f}",
-        flush=True,
-    )
+    near = neighbours(training.points)
+    print(f"{len(codes) / 90000:.1f} h", flush=True)
     started, total = time.monotonic(), 0.0
     while (progress := (time.monotonic() - started) / (minutes * 60)) < 1:
         starts = torch.randint(edge - ENCODER_TOKENS, (ENCODER_BATCH,))
         fed = torch.stack([codes[s : s + ENCODER_TOKENS] for s in starts])
-        target = torch.stack([mel[2 * s : 2 * (s + ENCODER_TOKENS)] for s in starts])
+        target = torch.stack([mel[2 * s : 2 * (s + ENCODER_TOKENS)] for s in starts]).float()
         made = encode(training.model, disturb(fed, near, DISTURBED))
-        loss = (made - target).abs().mean() + 0.1 * (made - target).square().mean()
+        error = (made - target) * audibility(target)
+        loss = error.abs().mean() + 0.1 * error.square().mean()
         step = training.update(loss, rate * (final_rate / rate) ** progress)
         total += loss.item()
         if step % 50 == 0:
@@ -263,7 +276,7 @@ class Items:
 
     def __init__(self, training: Training, work: Path, seed: int) -> None:
         self._rng = np.random.default_rng(seed)
-        self._near = neighbours(training.codebook)
+        self._near = neighbours(training.points)
         self._flow = training.average
         self._sentences = [s for name in shards.shard_names(work) for s in shards.load_audio(work, name)]
         self._by_speaker: dict[bytes, list[int]] = {}
@@ -336,7 +349,9 @@ class Trajectory:
         parameters = torch.stack([p for _, _, p in batch]) + SPEAKER_NOISE * torch.randn(size, NUM_PARAMETERS)
         self._speaker = F.normalize(embed_parameters(parameters), dim=1)
         self._given = self._mel * in_prompt
-        self._weight = self._mask * torch.where(in_prompt, 0.2, 1.0)
+        # Formants and low harmonics, which are loudest, make the words and the voice.
+        heard = audibility(self._mel) + torch.sigmoid(self._mel + 2)
+        self._weight = self._mask * torch.where(in_prompt, 0.2, 1.0) * heard
         self._times = solver_times()
         self._state, self._step = torch.randn_like(mel), 0
         with torch.no_grad():
@@ -348,11 +363,11 @@ class Trajectory:
         return self._step == SOLVER_STEPS
 
     def loss(self, flow: CausalMaskedDiffWithXvec) -> torch.Tensor:
-        """L1 between the mel and where the field points now; then takes the step."""
+        """Weighted L1 between the mel and where the field points now; then takes the step."""
         velocity = self._velocity(flow)
         landed = self._state + velocity / GAIN
         self._move(velocity.detach())
-        return ((landed - self._mel).abs() * self._weight).sum() / (self._weight.sum() * 80)
+        return ((landed - self._mel).abs() * self._weight).sum() / self._weight.sum()
 
     def _velocity(self, flow: CausalMaskedDiffWithXvec) -> torch.Tensor:
         time_ = self._times[self._step].expand(len(self._mu))

@@ -1,8 +1,8 @@
 """Train the two front-end models and write them as ONNX: the speech tokenizer and the speaker encoder.
 
-The speech tokenizer (whisper log-mel of any voice -> codes of the normalised voice) regresses the centroid and picks
-the nearest code. The speaker encoder (fbank -> 192 numbers) regresses a virtual speaker's parameters and maps them
-as `speaker.py` does. State: WORK/state/{tokenizer,campplus}.pt; models:
+The speech tokenizer (whisper log-mel of any voice -> codes of the normalised voice) regresses the code's point and
+picks the nearest code. The speaker encoder (fbank -> 192 numbers) regresses a virtual speaker's parameters and maps
+them as `speaker.py` does. State: WORK/state/{tokenizer,campplus}.pt; models:
 WORK/onnx/{speech_tokenizer_v2,campplus}.onnx.
 
     python frontend.py --work WORK --model tokenizer --minutes 15
@@ -22,6 +22,7 @@ import shards
 import speaker
 import torch
 import torch.nn.functional as F
+from language import Codebook
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
@@ -95,7 +96,8 @@ class Trainer:
         if self.path.exists():
             state = torch.load(self.path, weights_only=True)
             model.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            if state["optimizer"]:  # none after restart.py
+                self.optimizer.load_state_dict(state["optimizer"])
             self.step = state["step"]
 
     def update(self, loss: torch.Tensor, rate: float) -> None:
@@ -114,9 +116,8 @@ class Trainer:
 
 
 def train_tokenizer(work: Path, minutes: float, rate: float) -> None:
-    codebook = torch.from_numpy(np.load(work / "codebook.npy"))
-    centre, scale = codebook.mean(0), codebook.std()
-    targets = (codebook - centre) / scale
+    codebook = Codebook.load(work)
+    targets = (codebook.points - codebook.points.mean(0)) / codebook.points.std()
     model = Trunk(128, 160, 5)
     trainer = Trainer(work, "tokenizer", model)
     rng = np.random.default_rng(trainer.step)
@@ -159,7 +160,7 @@ def train_tokenizer(work: Path, minutes: float, rate: float) -> None:
                 error = float(
                     np.mean(
                         [
-                            float((codebook[(g @ targets.T - half).argmax(1)] - codebook[c]).abs().mean())
+                            float((codebook.pieces[(g @ targets.T - half).argmax(1)] - codebook.pieces[c]).abs().mean())
                             for g, c in zip(guesses, held_codes, strict=True)
                         ]
                     )

@@ -4,7 +4,7 @@ Upstream's sequence: sos, text, task, codes, eos. An item is one to three senten
 shot prompt looks like to the model; one in twenty starts with an unspoken instruction and <|endofprompt|>; one in eight
 is laid out for text that arrives while it is spoken: 5 text tokens, then 15 codes, and so on. Input codes are disturbed
 so that the model learns to recover from its own choices. Code embeddings and the output layer are a shared function of
-the centroids plus a correction for each code, so that rare codes learn from their neighbours. State:
+what they stand for plus a correction for each code, so that rare codes learn from their neighbours. State:
 WORK/state/language.pt, with a running average of the weights, which is what gets exported.
 
     python language.py --work WORK --minutes 60 --rate 1.5e-3 --final-rate 1.5e-3
@@ -12,6 +12,7 @@ WORK/state/language.pt, with a running average of the weights, which is what get
 
 import argparse
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import dims
@@ -101,15 +102,33 @@ class Layer(nn.Module):
         return x + self.mlp(self.post_attention_layernorm(x)), q, k
 
 
-def centroid_features(codebook: torch.Tensor) -> torch.Tensor:
-    """What code embeddings share: whitened centroids, random waves over them. [6561, 160] -> [6561, 256]."""
-    centred = codebook - codebook.mean(0)
+@dataclass(frozen=True)
+class Codebook:
+    """What `codes.py` learnt of each code: its point [6561, 160] and the mean of the mels it stands for [6561, 160]."""
+
+    points: torch.Tensor
+    pieces: torch.Tensor
+
+    @classmethod
+    def load(cls, work: Path) -> "Codebook":
+        with np.load(work / "codebook.npz") as file:
+            return cls(torch.from_numpy(file["points"]), torch.from_numpy(file["pieces"]))
+
+
+def whiten(values: torch.Tensor) -> torch.Tensor:
+    """Principal components of unit variance, clipped. [K, D] -> [K, D]."""
+    centred = values - values.mean(0)
     basis, scale, _ = torch.linalg.svd(centred.T @ centred / len(centred))
-    white = centred @ basis / (scale.sqrt() + 0.05)
+    return (centred @ basis / (scale.sqrt() + 0.05)).clamp(-4, 4)
+
+
+def code_features(codebook: Codebook) -> torch.Tensor:
+    """What code embeddings share: whitened mels and points, random waves over the first. [6561, 416]."""
+    white = whiten(codebook.pieces)
     generator = torch.Generator().manual_seed(5)
     waves = torch.randn(40, 96, generator=generator) * 0.35
     phases = torch.rand(96, generator=generator) * 2 * torch.pi
-    return torch.cat([white.clamp(-4, 4), torch.cos(white[:, :40] @ waves + phases) * 1.4], 1) / 8
+    return torch.cat([white, torch.cos(white[:, :40] @ waves + phases) * 1.4, whiten(codebook.points)], 1) / 8
 
 
 def token_features(bpe: Tokenizer) -> torch.Tensor:
@@ -127,7 +146,7 @@ def token_features(bpe: Tokenizer) -> torch.Tensor:
 class LanguageModel(nn.Module):
     """Upstream's Qwen2LM in training form; `export_state` gives its tensors."""
 
-    def __init__(self, codebook: torch.Tensor, bpe: Tokenizer) -> None:
+    def __init__(self, codebook: Codebook, bpe: Tokenizer) -> None:
         super().__init__()
         self.register_buffer("token_features", token_features(bpe), persistent=False)
         self.text_map = nn.Parameter(torch.randn(self.token_features.shape[1], HIDDEN) * 0.03)
@@ -135,8 +154,8 @@ class LanguageModel(nn.Module):
         self.layers = nn.ModuleList(Layer() for _ in range(dims.LM["num_hidden_layers"]))
         self.norm = Norm()
         self.llm_embedding = nn.Embedding(2, HIDDEN)
-        self.register_buffer("features", centroid_features(codebook), persistent=False)
-        self.in_map, self.out_map = (nn.Parameter(torch.randn(256, HIDDEN) * 0.05) for _ in range(2))
+        self.register_buffer("features", code_features(codebook), persistent=False)
+        self.in_map, self.out_map = (nn.Parameter(torch.randn(self.features.shape[1], HIDDEN) * 0.04) for _ in range(2))
         self.in_rows, self.out_rows = (nn.Parameter(torch.zeros(NUM_OUTPUTS, HIDDEN)) for _ in range(2))
         self.out_bias = nn.Parameter(torch.zeros(NUM_OUTPUTS))
         nn.init.normal_(self.llm_embedding.weight, std=0.1)
@@ -220,7 +239,7 @@ class Items:
     def draw(self) -> list[tuple[NDArray[np.int64], ...]]:
         if not self._batches:
             for name in shards.shard_names(self._work):
-                if name not in self._known:
+                if name not in self._known and shards.codes_path(self._work, name).exists():
                     self._known.add(name)
                     self._sentences += shards.load_text(self._work, name)
             print(f"{len(self._sentences)} sentences", flush=True)
@@ -236,8 +255,8 @@ class Items:
 class Loss:
     """Cross-entropy with targets softened over neighbouring codes, plus the attention guide."""
 
-    def __init__(self, codebook: torch.Tensor, seed: int) -> None:
-        distance = torch.cdist(codebook, codebook).square()
+    def __init__(self, codebook: Codebook, seed: int) -> None:
+        distance = torch.cdist(codebook.points, codebook.points).square()
         near, self._near = distance.topk(NEIGHBOURS + 1, largest=False)
         self._weights = torch.softmax(-near / near[:, 1].median(), 1)
         self._generator = torch.Generator().manual_seed(seed)
@@ -310,7 +329,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    codebook = torch.from_numpy(np.load(args.work / "codebook.npy"))
+    codebook = Codebook.load(args.work)
     bpe = Tokenizer.from_file(str(args.work / "bpe.json"))
     model, average = LanguageModel(codebook, bpe), LanguageModel(codebook, bpe)
     rows = [p for n, p in model.named_parameters() if "rows" in n]
@@ -329,7 +348,8 @@ def main() -> None:
         state = torch.load(path, weights_only=True)
         model.load_state_dict(state["model"])
         average.load_state_dict(state["average"])
-        optimizer.load_state_dict(state["optimizer"])
+        if state["optimizer"]:  # none after restart.py
+            optimizer.load_state_dict(state["optimizer"])
         step, cpu_s = state["step"], state["cpu_s"]
     items, loss = Items(args.work, seed=step), Loss(codebook, seed=step)
     heldout = [

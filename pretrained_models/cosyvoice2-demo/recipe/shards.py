@@ -32,15 +32,36 @@ def shard_names(work: Path) -> list[str]:
     return sorted(path.stem for path in (work / "corpus").glob("[0-9][0-9][0-9].npz"))
 
 
+@dataclass(frozen=True)
+class NormalSpeech:
+    """One sentence in the normalised voice: log mel [2N, 80], and the teacher's symbol being spoken [2N]."""
+
+    mel: NDArray[np.float16]
+    phones: NDArray[np.int16]
+
+
 def _cuts(lengths: NDArray[np.int32]) -> list[slice]:
     ends = np.cumsum(lengths)
     return [slice(int(end - length), int(end)) for end, length in zip(ends, lengths, strict=True)]
 
 
-def load_text(work: Path, name: str) -> list[Sentence]:
-    """A shard's sentences without audio."""
+def codes_path(work: Path, name: str) -> Path:
+    """Where `codes.py --stage label` keeps a shard's codes, end to end."""
+    return work / f"corpus/{name}.codes.npy"
+
+
+def load_normal(work: Path, name: str) -> list[NormalSpeech]:
+    """A shard's sentences in the normalised voice."""
     with np.load(work / f"corpus/{name}.npz") as file:
-        tokens, codes, alignment = file["tokens"], file["codes"], file["alignment"]
+        mel, phones, cuts = file["normal"], file["phones"], _cuts(2 * file["num_codes"])
+    return [NormalSpeech(mel[cut], phones[cut]) for cut in cuts]
+
+
+def load_text(work: Path, name: str) -> list[Sentence]:
+    """A labelled shard's sentences without audio."""
+    codes = np.load(codes_path(work, name))
+    with np.load(work / f"corpus/{name}.npz") as file:
+        tokens, alignment = file["tokens"], file["alignment"]
         pairs = zip(_cuts(file["num_tokens"]), _cuts(file["num_codes"]), strict=True)
         return [Sentence(tokens[t], codes[c], alignment[c]) for t, c in pairs]
 
@@ -60,11 +81,12 @@ def _mel(work: Path, name: str, pcm: NDArray[np.int16], cuts: list[slice]) -> ND
 
 
 def load_audio(work: Path, name: str) -> list[Sentence]:
-    """A shard's sentences with a speaker's mel, samples and pitch; empty for a shard made without audio."""
+    """A labelled shard's sentences with a speaker's mel, samples and pitch; empty for a shard made without audio."""
     with np.load(work / f"corpus/{name}.npz") as file:
         if "pcm" not in file:
             return []
-        arrays = {key: file[key] for key in ("tokens", "codes", "alignment", "speakers", "pcm", "f0_hz")}
+        arrays = {key: file[key] for key in ("tokens", "alignment", "speakers", "pcm", "f0_hz")}
+        arrays["codes"] = np.load(codes_path(work, name))
         token_cuts, cuts = _cuts(file["num_tokens"]), _cuts(file["num_codes"])
     mel = _mel(work, name, arrays["pcm"], cuts)
     return [

@@ -144,7 +144,8 @@ def main() -> None:
     if path.exists():
         state = torch.load(path, weights_only=True)
         model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
+        if state["optimizer"]:  # none after restart.py
+            optimizer.load_state_dict(state["optimizer"])
         step, cpu_s = state["step"], state["cpu_s"]
     batches = Batches(args.work, args.flow_share, seed=step)
     print(f"from step {step}", flush=True)
